@@ -1,0 +1,36 @@
+// What every verb of `jail` gets, and how it answers: results on stdout, talk on stderr, the exit status from the Error.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "supervisor/base/error.h"
+#include "supervisor/spec/instance.h"
+
+namespace jail::cli {
+
+/// The options that all verbs share, parsed before a verb runs.
+struct Context {
+  std::optional<std::string> home;
+  std::optional<std::string> manifests;
+  std::string root = "/";
+  bool json = false;
+  bool quiet = false;
+  bool verbose = false;
+  Instance instance;  ///< from home and manifests
+
+  /// What the chosen verb does; set by its CLI11 callback, run by main after parsing. The status is Exit's.
+  std::function<int()> run;
+};
+
+/// Prints "jail: MESSAGE" and the hint on stderr; returns the exit status to end with.
+int report(const Error& error);
+
+/// Declares a verb: `add_verb(app, context, "verify", "Compare a jail with its lock")`. The caller adds options and sets
+/// `context.run` in the callback.
+CLI::App* add_verb(CLI::App& app, Context& context, const std::string& name, const std::string& description);
+
+}  // namespace jail::cli

@@ -1,0 +1,49 @@
+// jail: makes, explains and verifies root trees, and talks to jaild.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "jailer/cli/cli.h"
+#include "jailer/cli/verbs.h"
+
+namespace {
+
+using namespace jail;
+using namespace jail::cli;
+
+int run(int argc, char** argv) {
+  CLI::App app{"Root trees for network daemons: built, verified, and run by jaild.", "jail"};
+  Context context;
+  app.set_version_flag("--version", "jail " JAIL_VERSION);
+  app.add_option("--home", context.home, "Keep a whole instance below DIR (JAIL_HOME)")->type_name("DIR");
+  app.add_option("--manifests", context.manifests, "Look for manifests in DIR first (JAIL_MANIFESTS)")->type_name("DIR");
+  app.add_option("--root", context.root, "Read sources from the root directory DIR")->type_name("DIR");
+  app.add_flag("--json", context.json, "Print the result as JSON");
+  app.add_flag("-q,--quiet", context.quiet, "Print results and errors only");
+  app.add_flag("-v,--verbose", context.verbose, "Say more");
+  app.require_subcommand(1);
+  const AddVerb verbs[] = {
+      [](CLI::App&, Context&) {},
+  };
+  for (const AddVerb add : verbs) add(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error, std::cout, std::cerr);
+    return status == 0 ? 0 : static_cast<int>(Exit::usage);
+  }
+  auto instance = find_instance(context.home, context.manifests);
+  if (!instance) return report(instance.error());
+  context.instance = *instance;
+  return context.run ? context.run() : static_cast<int>(Exit::internal);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "jail: internal error: {}\n", error.what());
+    return static_cast<int>(Exit::internal);
+  }
+}

@@ -1,0 +1,10 @@
+// The verbs of `jail`, one file each. Each function declares its verb on the app.
+#pragma once
+
+#include "jailer/cli/cli.h"
+
+namespace jail::cli {
+
+using AddVerb = void (*)(CLI::App&, Context&);
+
+}  // namespace jail::cli

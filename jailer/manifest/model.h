@@ -1,0 +1,160 @@
+// The manifest: what a service needs, as its author wrote it and after drop-ins and defaults. Names stay names here
+// (users, capabilities, syscall groups): turning them into numbers of a host is the business of closure/ and policy/.
+// contrib/man/jail.toml.5 says what each key means; contrib/schema has the JSON schema. Keep the three in step.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace jail::manifest {
+
+using std::chrono::milliseconds;
+
+/// Where a value was written. Line and column count from 1; line 0 is a default that no file gave.
+struct Origin {
+  std::string file;
+  unsigned line = 0;
+  unsigned column = 0;
+};
+
+/// [tree] files: exactly one of `from` (a file or directory of the source root, copied whole) and `text`.
+struct File {
+  std::string to;
+  std::optional<std::string> from;
+  std::optional<std::string> text;
+  std::optional<unsigned> mode;  ///< of a file; default: the source's without set-id bits, 0644 for text
+  std::string owner = "root";
+  std::string group = "root";
+  bool secret = false;
+};
+
+struct Tree {
+  std::vector<std::string> binaries;
+  std::vector<std::string> libraries;  ///< a soname, or an absolute path
+  std::vector<std::string> include;    ///< names of bundles
+  std::vector<File> files;             ///< identity: `to`
+  std::vector<std::string> users;
+  std::vector<std::string> groups;     ///< beyond the primary groups of `users`
+  std::vector<std::string> devices;    ///< relative to /dev; default: null, zero, full, random, urandom
+  std::vector<std::string> directories;  ///< empty ones, root-owned 0755
+};
+
+/// A live directory or file of the host, bound read-only. Identity: `to`.
+struct Config {
+  std::string from;
+  std::string to;  ///< default: `from`
+  bool optional = false;
+};
+
+/// Named state. Identity: `name`.
+struct Volume {
+  std::string name;
+  std::string path;
+  std::string owner = "root";
+  std::string group;  ///< default: the owner's primary group
+  unsigned mode = 0750;
+  bool exec = false;
+};
+
+struct Restart {
+  std::string on = "failure";  ///< never | failure | always
+  milliseconds delay{100};
+  milliseconds max_delay{30000};
+  unsigned limit = 5;
+  milliseconds window{60000};
+};
+
+struct Stop {
+  std::string signal = "SIGTERM";
+  milliseconds timeout{10000};
+};
+
+struct Service {
+  std::vector<std::string> command;
+  std::string user;
+  std::string group;                ///< default: the user's primary group
+  std::vector<std::string> groups;  ///< supplementary; exactly these
+  std::map<std::string, std::string> environment;
+  std::string directory = "/";      ///< working directory
+  unsigned umask = 0022;
+  std::vector<std::string> ready;   ///< of started, notify, listen, check; default: started
+  milliseconds ready_timeout{30000};
+  std::string reload = "refuse";    ///< refuse | restart | a signal's name
+  Restart restart;
+  Stop stop;
+  int nice = 0;
+  int oom_score_adjust = 0;
+};
+
+struct Limits {
+  std::optional<std::uint64_t> memory;     ///< bytes
+  std::optional<std::uint64_t> processes;
+  std::optional<std::uint64_t> files;      ///< RLIMIT_NOFILE
+  std::optional<std::uint64_t> core;       ///< RLIMIT_CORE, bytes; default 0
+};
+
+struct Sandbox {
+  std::vector<std::string> capabilities;  ///< names without CAP_
+  std::vector<std::string> syscalls;      ///< "@group" or a call's name; default: @default
+  std::string network = "host";           ///< host | none | private
+  std::vector<std::string> listen;        ///< [sandbox] ports.listen: "udp:53"
+  std::vector<std::string> connect;
+  Limits limits;
+  std::uint64_t tmp = 64ULL << 20U;       ///< size of the private /tmp, bytes
+  std::string hostname;                   ///< default: the jail's name
+  bool memory_deny_write_execute = true;
+  std::vector<std::string> require;
+};
+
+struct Check {
+  std::vector<std::string> command;
+  std::string expect;
+  milliseconds timeout{5000};
+  milliseconds interval{0};
+};
+
+/// A file that was read, in order of merging (weakest first).
+struct Source {
+  std::string path;
+  std::string sha256;
+};
+
+struct Manifest {
+  std::string name;  ///< of the file, without .toml
+  int version = 1;
+  std::string description;
+  std::vector<std::string> packages;
+  Tree tree;
+  std::vector<Config> configs;
+  std::vector<Volume> volumes;
+  Service service;
+  Sandbox sandbox;
+  std::optional<Check> check;
+  std::vector<Source> sources;
+  /// Dotted path of each value that a file gave ("service.command", "tree.binaries[0]", "volume.named-cache.mode")
+  /// to where it was written: for `jail show` and for messages of later stages.
+  std::map<std::string, Origin> origins;
+
+  /// "named.toml:14:3: " of the nearest origin at or above `path`; empty when there is none.
+  [[nodiscard]] std::string where(const std::string& path) const;
+};
+
+/// A bundle: what a family of dlopen'ed or configured things needs, as data. `include = ["openssl"]` names
+/// bundles/openssl.toml of the manifest directories.
+struct Bundle {
+  std::string name;
+  std::string description;
+  std::vector<std::string> imports;  ///< joins every closure that imports one of these symbols, with no include
+  std::vector<std::string> binaries;
+  std::vector<std::string> libraries;
+  std::vector<File> files;            ///< those with `optional` sources are left out where the host has none
+  std::vector<std::string> optional_files;  ///< host paths, copied to the same place if they exist
+  std::vector<std::string> directories;
+  std::vector<std::string> devices;
+};
+
+}  // namespace jail::manifest

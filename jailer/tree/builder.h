@@ -1,0 +1,65 @@
+// Plan -> generation, and back: building, verifying, listing and removing generations.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "jailer/closure/plan.h"
+#include "jailer/manifest/model.h"
+#include "jailer/tree/lock.h"
+#include "supervisor/base/error.h"
+#include "supervisor/spec/generation.h"
+#include "supervisor/spec/instance.h"
+#include "supervisor/spec/launch_spec.h"
+
+namespace jail {
+
+/// All that a generation freezes besides the tree.
+struct Frozen {
+  std::string manifest_json;  ///< manifest.json
+  std::string launch_json;    ///< launch.json
+  std::string filter;         ///< filter.bpf: the bytes of struct sock_filter[]
+};
+
+struct BuildResult {
+  unsigned long generation = 0;
+  bool changed = false;  ///< false: the current generation already is what the plan asks for; nothing was written
+  std::size_t files = 0;
+  std::uint64_t bytes = 0;
+};
+
+/// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed at any
+/// instant, the old generation still is the current one. One build of a jail at a time: Exit::busy otherwise.
+/// Volumes are made if missing; one that exists with another owner or mode is an error that says what to do.
+[[nodiscard]] Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen);
+
+/// One difference between a tree and its lock.
+struct Difference {
+  std::string path;
+  std::string what;  ///< "content", "mode", "owner", "target", "type", "missing", "added", "device", "xattr", "size"
+  std::string text;  ///< the whole sentence: "/usr/sbin/named: mode is 0777, must be 0755"
+};
+
+struct VerifyResult {
+  std::size_t entries = 0;
+  std::uint64_t bytes = 0;               ///< hashed
+  std::vector<Difference> differences;   ///< sorted by path
+};
+
+/// Compares the tree of a generation with its lock, every byte of it.
+[[nodiscard]] Result<VerifyResult> verify(const generation::Opened& opened);
+
+/// One built jail.
+struct Built {
+  std::string name;
+  unsigned long generation = 0;  ///< the current one; 0 if `current` is missing or broken
+  std::size_t files = 0;
+  std::uint64_t bytes = 0;       ///< apparent size of the tree
+};
+[[nodiscard]] Result<std::vector<Built>> list(const Instance& instance);
+
+/// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A jail that
+/// still runs is the caller's to refuse. What other jails share in the store stays.
+[[nodiscard]] Result<void> remove(const Instance& instance, const std::string& name, bool purge);
+
+}  // namespace jail

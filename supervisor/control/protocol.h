@@ -1,0 +1,63 @@
+// The control protocol: one SOCK_SEQPACKET message a request, one or more messages an answer, each a JSON object. jaild checks
+// the peer by SO_PEERCRED. The shapes here are also what `jail status --json` prints.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "supervisor/base/error.h"
+
+namespace jail::control {
+
+/// {"v":1,"verb":"start","names":["named"],"wait":true}
+struct Request {
+  static constexpr int current_version = 1;
+  std::string verb;  ///< start stop restart reload enable disable status ping shutdown
+  std::vector<std::string> names;
+  bool wait = true;  ///< start, restart: answer when ready or failed; stop: when stopped
+};
+
+/// One service as status shows it.
+struct ServiceStatus {
+  std::string name;
+  std::string state;        ///< stopped starting ready stopping backoff failed
+  bool enabled = false;
+  bool checked = false;     ///< the check succeeded at its last run
+  int pid = 0;              ///< of the daemon, in jaild's pid namespace; 0: none
+  std::uint64_t generation = 0;          ///< that runs, or would
+  std::uint64_t current_generation = 0;  ///< that a restart would take
+  std::uint64_t uptime_ms = 0;
+  std::uint64_t restarts = 0;
+  std::uint64_t next_start_ms = 0;       ///< backoff: until the next try
+  std::string reason;                    ///< of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted"
+  std::vector<std::string> last_lines;   ///< of its log, where it failed
+  std::vector<std::string> not_enforced;
+  bool manifest_edited = false;          ///< since the build
+};
+
+/// What a request did to one name. `exit` 0 is success.
+struct Outcome {
+  std::string name;
+  int exit = 0;
+  std::string message;  ///< of a failure, or "" 
+  std::string hint;
+};
+
+struct Answer {
+  int exit = 0;          ///< the worst of the outcomes
+  std::string message;   ///< an error of the request itself
+  std::string hint;
+  std::vector<Outcome> outcomes;
+  std::vector<ServiceStatus> services;   ///< status
+  int jaild_pid = 0, keeper_pid = 0, relay_pid = 0;
+};
+
+[[nodiscard]] std::string to_json(const Request& request);
+[[nodiscard]] std::string to_json(const Answer& answer);
+[[nodiscard]] Result<Request> request_from_json(std::string_view text);
+[[nodiscard]] Result<Answer> answer_from_json(std::string_view text);
+
+}  // namespace jail::control

@@ -80,14 +80,14 @@ Result<UniqueFd> make_dirs_at(int dirfd, const std::string& path, unsigned mode)
     const std::string part = path.substr(at, end - at);
     at = end + 1;
     if (part.empty() || part == ".") continue;
-    if (::mkdirat(here.get(), part.c_str(), mode) == 0) {
-      ::fchmodat(here.get(), part.c_str(), mode, 0);
-    } else if (errno != EEXIST) {
+    const bool made = ::mkdirat(here.get(), part.c_str(), mode) == 0;
+    if (!made && errno != EEXIST)
       return fail_errno(Exit::cannot_create, errno, "{}: cannot make the directory {}", quote(path), quote(part));
-    }
     // A component that was there before may be a link of the admin's (/var -> /data/var); one that we made is not.
     UniqueFd next(::openat(here.get(), part.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!next) return fail_errno(Exit::io, errno, "{}: cannot open {}", quote(path), quote(part));
+    if (made && ::fchmod(next.get(), mode) != 0)
+      return fail_errno(Exit::io, errno, "{}: cannot set the mode of {}", quote(path), quote(part));
     here = std::move(next);
   }
   return here;

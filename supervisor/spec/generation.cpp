@@ -10,7 +10,9 @@
 
 namespace jail::generation {
 
-std::string file_name(unsigned long number) { return fmt::format("{:06}", number); }
+std::string file_name(unsigned long number) {
+  return fmt::format("{:06}", number);
+}
 
 Result<Opened> open_number(const Instance& instance, const std::string& name, unsigned long number) {
   Opened opened;
@@ -18,8 +20,8 @@ Result<Opened> open_number(const Instance& instance, const std::string& name, un
   opened.path = instance.jail(name) + "/gen/" + file_name(number);
   opened.dir.reset(::open(opened.path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!opened.dir)
-    return fail_errno(errno == ENOENT ? Exit::no_input : Exit::io, errno, "{}: generation {} cannot be opened",
-                      name, number);
+    return fail_errno(errno == ENOENT ? Exit::no_input : Exit::io, errno,
+                      "{}: generation {} cannot be opened", name, number);
   return opened;
 }
 

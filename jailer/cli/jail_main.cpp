@@ -22,7 +22,7 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
-      [](CLI::App&, Context&) {},
+      add_lock,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {

@@ -7,4 +7,6 @@ namespace jail::cli {
 
 using AddVerb = void (*)(CLI::App&, Context&);
 
+void add_lock(CLI::App& app, Context& context);
+
 }  // namespace jail::cli

@@ -1,0 +1,234 @@
+#include "jailer/closure/packages.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "supervisor/base/fd.h"
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+constexpr std::size_t max_file = 256U << 20U;  // of one list or of status; real ones stay below 10 MB
+constexpr std::size_t first_read = 64U << 10U;
+
+/// Calls `use` with each line of `text`, without its newline.
+template <class Use>
+void for_each_line(std::string_view text, Use use) {
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    use(text.substr(0, end));
+    if (end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+  }
+}
+
+/// A whole file into `buffer`, which keeps its size from call to call: three system calls for most files.
+Result<std::string_view> slurp(int dirfd, const char* name, std::string& buffer) {
+  const UniqueFd fd(::openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!fd)
+    return fail_errno(errno == ENOENT ? Exit::no_input : Exit::io, errno, "{}: cannot open", quote(name));
+  std::size_t used = 0;
+  while (true) {
+    if (buffer.size() - used < first_read) buffer.resize(std::max(buffer.size() * 2, first_read * 4));
+    const std::size_t room = buffer.size() - used;
+    const ssize_t count = ::read(fd.get(), buffer.data() + used, room);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(Exit::io, errno, "{}: cannot read", quote(name));
+    used += static_cast<std::size_t>(count);
+    if (used > max_file) return fail(Exit::io, "{}: larger than {} bytes", quote(name), max_file);
+    if (static_cast<std::size_t>(count) < room) return std::string_view(buffer.data(), used);
+  }
+}
+
+/// The name of a list file: PACKAGE.list or PACKAGE:ARCH.list.
+struct ListName {
+  std::string file;
+  std::string package;
+  std::string architecture;  ///< empty where the name has none
+  bool operator<(const ListName& other) const { return file < other.file; }
+};
+
+std::optional<ListName> list_name(std::string_view file) {
+  constexpr std::string_view suffix = ".list";
+  if (file.size() <= suffix.size() || file.substr(file.size() - suffix.size()) != suffix) return std::nullopt;
+  const std::string_view stem = file.substr(0, file.size() - suffix.size());
+  const std::size_t colon = stem.find(':');
+  ListName name{std::string(file), std::string(stem.substr(0, colon)), {}};
+  if (colon != std::string_view::npos) name.architecture = stem.substr(colon + 1);
+  return name;
+}
+
+std::vector<ListName> list_names(int info_fd) {
+  std::vector<ListName> names;
+  const int copy = ::fcntl(info_fd, F_DUPFD_CLOEXEC, 0);
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(copy < 0 ? nullptr : ::fdopendir(copy), &::closedir);
+  if (!dir) {
+    if (copy >= 0) ::close(copy);
+    return names;
+  }
+  while (const dirent* entry = ::readdir(dir.get())) {
+    if (auto name = list_name(entry->d_name)) names.push_back(std::move(*name));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+/// A path under which the answer for `asked` is found in the lists.
+struct Wanted {
+  std::size_t asked = 0;
+  std::string only;    ///< only this package counts, if set
+  std::string except;  ///< this package does not count
+};
+
+using WantedPaths = std::unordered_multimap<std::string, Wanted>;
+
+/// The top-level directories of `root` that are links into /usr: files of both spellings are one.
+std::vector<std::string> merged_directories(int root_fd) {
+  std::vector<std::string> merged;
+  for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"}) {
+    char target[64];
+    const ssize_t size = ::readlinkat(root_fd, name, target, sizeof target);
+    if (size <= 0) continue;
+    std::string_view text(target, static_cast<std::size_t>(size));
+    if (text.front() == '/') text.remove_prefix(1);
+    if (text == "usr/" + std::string(name)) merged.emplace_back("/" + std::string(name) + "/");
+  }
+  return merged;
+}
+
+/// `path` and, where /usr is merged, its other spelling.
+std::vector<std::string> spellings(const std::string& path, const std::vector<std::string>& merged) {
+  std::vector<std::string> all{path};
+  for (const std::string& dir : merged) {
+    if (path.starts_with(dir)) all.push_back("/usr" + path);
+    if (path.starts_with("/usr" + dir)) all.push_back(path.substr(4));
+  }
+  return all;
+}
+
+struct Diversion {
+  std::string from, to, package;
+};
+
+/// dpkg's diversions: three lines each.
+std::vector<Diversion> read_diversions(int dpkg_fd, std::string& buffer) {
+  std::vector<Diversion> all;
+  const auto text = slurp(dpkg_fd, "diversions", buffer);
+  if (!text) return all;
+  std::vector<std::string> lines;
+  for_each_line(*text, [&](std::string_view line) { lines.emplace_back(line); });
+  for (std::size_t i = 0; i + 2 < lines.size(); i += 3) all.push_back({lines[i], lines[i + 1], lines[i + 2]});
+  return all;
+}
+
+WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vector<std::string>& merged,
+                         const std::vector<Diversion>& diversions) {
+  WantedPaths wanted;
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    for (const std::string& path : spellings(paths[i], merged)) {
+      Wanted entry{i, {}, {}};
+      std::string listed = path;
+      for (const Diversion& diversion : diversions) {
+        if (diversion.to == path) {  // listed under its old name, by everyone but who diverts
+          listed = diversion.from;
+          entry.except = diversion.package;
+        } else if (diversion.from == path) {
+          entry.only = diversion.package;
+        }
+      }
+      wanted.emplace(std::move(listed), std::move(entry));
+    }
+  }
+  return wanted;
+}
+
+/// "Version" and "Architecture" of the installed packages of `owners`, from the status file.
+void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
+  std::map<std::pair<std::string, std::string>, std::string> versions;  // (package, architecture) -> version
+  std::map<std::string, std::pair<std::string, std::string>> any;       // package -> (architecture, version)
+  std::string_view package, version, architecture;
+  bool installed = false;
+  const auto end_of_stanza = [&] {
+    if (!package.empty() && installed) {
+      versions[{std::string(package), std::string(architecture)}] = version;
+      any[std::string(package)] = {std::string(architecture), std::string(version)};
+    }
+    package = version = architecture = {};
+    installed = false;
+  };
+  const auto value_of = [](std::string_view line, std::string_view key) -> std::optional<std::string_view> {
+    if (!line.starts_with(key)) return std::nullopt;
+    line.remove_prefix(key.size());
+    while (!line.empty() && (line.front() == ' ' || line.front() == '\t')) line.remove_prefix(1);
+    return line;
+  };
+  for_each_line(status, [&](std::string_view line) {
+    if (line.empty()) return end_of_stanza();
+    if (const auto text = value_of(line, "Package:")) package = *text;
+    if (const auto text = value_of(line, "Version:")) version = *text;
+    if (const auto text = value_of(line, "Architecture:")) architecture = *text;
+    if (const auto text = value_of(line, "Status:"))
+      installed = text->find("not-installed") == std::string_view::npos;
+  });
+  end_of_stanza();
+  for (auto& [path, owner] : owners) {
+    if (const auto found = versions.find({owner.package, owner.architecture}); found != versions.end()) {
+      owner.version = found->second;
+    } else if (const auto one = any.find(owner.package); one != any.end()) {
+      owner.architecture = one->second.first;
+      owner.version = one->second.second;
+    }
+  }
+}
+
+}  // namespace
+
+Result<PackageDatabase> PackageDatabase::open(const std::string& root,
+                                              const std::vector<std::string>& paths) {
+  PackageDatabase database;
+  const UniqueFd root_fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root_fd) return fail_errno(Exit::no_input, errno, "{}: cannot open the root directory", quote(root));
+  const UniqueFd dpkg(::openat(root_fd.get(), "var/lib/dpkg", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd info(dpkg ? ::openat(dpkg.get(), "info", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1);
+  if (!info) {
+    if (errno == ENOENT || errno == ENOTDIR) return database;
+    return fail_errno(Exit::io, errno, "{}: cannot open", quote(root + "/var/lib/dpkg/info"));
+  }
+  std::string buffer;
+  const auto diversions = read_diversions(dpkg.get(), buffer);
+  const WantedPaths wanted = wanted_paths(paths, merged_directories(root_fd.get()), diversions);
+  std::string key;
+  for (const ListName& list : list_names(info.get())) {
+    const auto text = slurp(info.get(), list.file.c_str(), buffer);
+    if (!text && text.error().exit == Exit::no_input) continue;  // removed since the directory was read
+    if (!text) return tl::unexpected(text.error());
+    for_each_line(*text, [&](std::string_view line) {
+      key.assign(line);
+      const auto [first, last] = wanted.equal_range(key);
+      for (auto match = first; match != last; ++match) {
+        const Wanted& entry = match->second;
+        if ((!entry.only.empty() && entry.only != list.package) || entry.except == list.package) continue;
+        database.owners_.try_emplace(paths[entry.asked], Owner{list.package, {}, list.architecture});
+      }
+    });
+  }
+  if (const auto status = slurp(dpkg.get(), "status", buffer)) add_versions(*status, database.owners_);
+  return database;
+}
+
+std::optional<Owner> PackageDatabase::owner(const std::string& path) const {
+  const auto found = owners_.find(path);
+  if (found == owners_.end()) return std::nullopt;
+  return found->second;
+}
+
+}  // namespace jail

@@ -1,5 +1,10 @@
-// The control protocol: one SOCK_SEQPACKET message a request, one or more messages an answer, each a JSON object. jaild checks
-// the peer by SO_PEERCRED. The shapes here are also what `jail status --json` prints.
+// The control protocol: one SOCK_SEQPACKET message a request, one or more messages an answer, each a JSON
+// object of at most max_message bytes. jaild checks the peer by SO_PEERCRED. The shapes here are also what
+// `jail status --json` prints.
+//
+// Every message has "v", the version. Unknown keys are ignored, so that an older side understands a newer
+// one; a wrong type is an error. An answer that needs several messages has "more": true in all but the last;
+// the lists are divided among them, everything else stands in the first.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +17,8 @@
 
 namespace jail::control {
 
+inline constexpr std::size_t max_message = 65536;
+
 /// {"v":1,"verb":"start","names":["named"],"wait":true}
 struct Request {
   static constexpr int current_version = 1;
@@ -23,35 +30,36 @@ struct Request {
 /// One service as status shows it.
 struct ServiceStatus {
   std::string name;
-  std::string state;        ///< stopped starting ready stopping backoff failed
+  std::string state;  ///< stopped starting ready stopping backoff failed
   bool enabled = false;
-  bool checked = false;     ///< the check succeeded at its last run
-  int pid = 0;              ///< of the daemon, in jaild's pid namespace; 0: none
+  bool checked = false;                  ///< the check succeeded at its last run
+  int pid = 0;                           ///< of the daemon, in jaild's pid namespace; 0: none
   std::uint64_t generation = 0;          ///< that runs, or would
   std::uint64_t current_generation = 0;  ///< that a restart would take
   std::uint64_t uptime_ms = 0;
   std::uint64_t restarts = 0;
-  std::uint64_t next_start_ms = 0;       ///< backoff: until the next try
-  std::string reason;                    ///< of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted"
-  std::vector<std::string> last_lines;   ///< of its log, where it failed
+  std::uint64_t next_start_ms = 0;  ///< backoff: until the next try
+  /// Of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted".
+  std::string reason;
+  std::vector<std::string> last_lines;  ///< of its log, where it failed
   std::vector<std::string> not_enforced;
-  bool manifest_edited = false;          ///< since the build
+  bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false
 };
 
 /// What a request did to one name. `exit` 0 is success.
 struct Outcome {
   std::string name;
   int exit = 0;
-  std::string message;  ///< of a failure, or "" 
+  std::string message;  ///< of a failure, or ""
   std::string hint;
 };
 
 struct Answer {
-  int exit = 0;          ///< the worst of the outcomes
-  std::string message;   ///< an error of the request itself
+  int exit = 0;         ///< the worst of the outcomes
+  std::string message;  ///< an error of the request itself
   std::string hint;
   std::vector<Outcome> outcomes;
-  std::vector<ServiceStatus> services;   ///< status
+  std::vector<ServiceStatus> services;  ///< status
   int jaild_pid = 0, keeper_pid = 0, relay_pid = 0;
 };
 
@@ -59,5 +67,13 @@ struct Answer {
 [[nodiscard]] std::string to_json(const Answer& answer);
 [[nodiscard]] Result<Request> request_from_json(std::string_view text);
 [[nodiscard]] Result<Answer> answer_from_json(std::string_view text);
+
+/// `answer` as it goes over the socket: each message is within max_message, whatever the services said (their
+/// words are cut where they must be).
+[[nodiscard]] std::vector<std::string> to_messages(const Answer& answer);
+
+/// Adds one received message to `answer`; `first` tells whether it is the first of its answer. True when more
+/// follow.
+[[nodiscard]] Result<bool> add_message(Answer& answer, std::string_view text, bool first);
 
 }  // namespace jail::control

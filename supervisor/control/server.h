@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,7 @@ class Server {
     uid_t uid = 0;
     bool asked = false;            ///< a request is with jaild
     bool closing = false;          ///< dropped when `out` is written
+    bool writing = false;          ///< the epoll set waits for room in its socket
     std::vector<std::string> out;  ///< messages to write
     std::size_t written = 0;       ///< of `out`
     Clock::time_point deadline;    ///< of the next step that is the client's; none while `asked`
@@ -101,13 +103,13 @@ class Server {
   Server() = default;
   void accept_all();
   bool accept_one();
-  void refuse_without_descriptor();
+  bool refuse_without_descriptor();
   bool make_room();
   void greet(UniqueFd socket);
-  void read_request(ClientId id, Connection& client, std::vector<Incoming>& incoming);
+  // These return false when the client is to be dropped.
+  bool read_request(ClientId id, Connection& client, std::vector<Incoming>& incoming);
+  bool send(ClientId id, Connection& client, const Answer& answer);
   bool write_some(ClientId id, Connection& client);
-  void send(ClientId id, Connection& client, const Answer& answer, bool then_close);
-  void watch(ClientId id, const Connection& client, bool for_writing);
   void drop_late();
   void arm_timer();
 
@@ -115,8 +117,10 @@ class Server {
   UniqueFd listener_;
   UniqueFd spare_;  ///< given up to accept and refuse a client when descriptors run out
   UniqueFd timer_;
-  UniqueFd epoll_;         ///< of all of these
-  bool paused_ = false;    ///< not accepting until the timer: no descriptor, and no spare
+  UniqueFd epoll_;       ///< of all of these
+  bool paused_ = false;  ///< not accepting until resume_at_: there is no descriptor, and no spare
+  Clock::time_point resume_at_;
+  std::optional<Clock::time_point> armed_;  ///< what the timer is set to
   ClientId next_id_ = 16;  ///< smaller ones name the server's own descriptors in the epoll set
   Clients clients_;
   std::string buffer_;

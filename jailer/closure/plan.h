@@ -1,5 +1,5 @@
-// The plan: the entries that a build will make, each with its reason. Pure data; closure/ makes it, tree/ populates
-// from it and writes the lock from it, `jail plan` and `jail why` show it.
+// The plan: the entries that a build will make, each with its reason. Pure data; closure/ makes it, tree/
+// populates from it and writes the lock from it, `jail plan` and `jail why` show it.
 #pragma once
 
 #include <sys/types.h>
@@ -12,11 +12,12 @@
 
 namespace jail {
 
-/// Why an entry is there. `by` is the tree path of the entry that needs this one, or empty when the manifest itself
-/// does: following `by` from entry to entry ends at the manifest.
+/// Why an entry is there. `by` is the tree path of the entry that needs this one, or empty when the manifest
+/// itself does: following `by` from entry to entry ends at the manifest.
 struct Reason {
-  /// "binary", "library", "file", "needed" (DT_NEEDED), "interpreter" (PT_INTERP), "script" (#!), "link" (a symlink on
-  /// the way), "bundle", "import", "user", "device", "mount", "parent", "loader" (the cache that we write)
+  /// "binary", "library", "file", "needed" (DT_NEEDED), "interpreter" (PT_INTERP), "script" (#!), "link" (a
+  /// symlink on the way), "bundle", "import", "user", "device", "mount", "parent", "loader" (the cache that
+  /// we write)
   std::string kind;
   std::string by;
   std::string detail;  ///< "libc.so.6", "bundle openssl", "tree.binaries[0]" ...
@@ -50,10 +51,10 @@ struct PlannedVolume {
 
 struct Plan {
   std::string name;
-  std::string root = "/";                   ///< the source root
-  std::map<std::string, Entry> entries;     ///< by path: parents come before their children
+  std::string root = "/";                ///< the source root
+  std::map<std::string, Entry> entries;  ///< by path: parents come before their children
   std::vector<PlannedVolume> volumes;
-  std::vector<std::string> warnings;        ///< told on stderr; the build goes on
+  std::vector<std::string> warnings;  ///< told on stderr; the build goes on
 };
 
 }  // namespace jail

@@ -8,9 +8,9 @@
 
 namespace jail {
 
-/// The plan for `manifest` with sources from `root` ("/" or another system's root directory). `instance` is where
-/// bundles are found. A missing library, user, device or file is an error that names the manifest's line, the chain
-/// that needs it and where it was looked for; all such problems at once in one Error.
+/// The plan for `manifest` with sources from `root` ("/" or another system's root directory). `instance` is
+/// where bundles are found. A missing library, user, device or file is an error that names the manifest's
+/// line, the chain that needs it and where it was looked for; all such problems at once in one Error.
 [[nodiscard]] Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest,
                                      const std::string& root);
 

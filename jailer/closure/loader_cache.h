@@ -1,0 +1,19 @@
+// Writing /etc/ld.so.cache.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace jail {
+
+struct CacheEntry {
+  std::string name;  ///< "libfoo.so.2"
+  std::string path;  ///< "/usr/local/lib/libfoo.so.2"
+  std::uint32_t flags = 0;
+};
+
+/// The bytes of an ld.so.cache with `entries`, in any order. Deterministic.
+[[nodiscard]] std::string loader_cache_bytes(std::vector<CacheEntry> entries);
+
+}  // namespace jail

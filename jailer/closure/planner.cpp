@@ -1,0 +1,212 @@
+#include "jailer/closure/planner.h"
+
+#include <algorithm>
+
+#include "jailer/closure/work.h"
+#include "jailer/manifest/reader.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+using manifest::Bundle;
+
+Place at(const char* list, std::size_t index) {
+  return fmt::format("{}[{}]", list, index);
+}
+
+void plan_programs(Work& work) {
+  const manifest::Tree& tree = work.manifest.tree;
+  for (std::size_t i = 0; i < tree.binaries.size(); ++i) {
+    const Place place = at("tree.binaries", i);
+    plan_program(work, tree.binaries[i], {"binary", {}, place}, place);
+  }
+  // The command is always in its tree, unless `files` brings it.
+  if (!work.manifest.service.command.empty()) {
+    const std::string& command = work.manifest.service.command.front();
+    const auto& files = tree.files;
+    const bool copied = std::any_of(files.begin(), files.end(), [&](const manifest::File& file) {
+      return is_at_or_below(command, file.to);
+    });
+    const bool listed = std::find(tree.binaries.begin(), tree.binaries.end(), command) != tree.binaries.end();
+    if (!copied && !listed)
+      plan_program(work, command, {"binary", {}, "service.command[0]"}, "service.command[0]");
+  }
+  for (std::size_t i = 0; i < tree.libraries.size(); ++i) {
+    const Place place = at("tree.libraries", i);
+    plan_library(work, tree.libraries[i], {"library", {}, place}, place);
+  }
+}
+
+void plan_copies(Work& work) {
+  const manifest::Tree& tree = work.manifest.tree;
+  for (std::size_t i = 0; i < tree.files.size(); ++i) {
+    const Place place = at("tree.files", i);
+    plan_file(work, tree.files[i], {"file", {}, place}, place);
+  }
+  for (std::size_t i = 0; i < tree.directories.size(); ++i) {
+    const Place place = at("tree.directories", i);
+    work.out.put_directory(tree.directories[i], {"file", {}, place}, place);
+  }
+  for (std::size_t i = 0; i < tree.devices.size(); ++i) {
+    const Place place = at("tree.devices", i);
+    plan_device(work, tree.devices[i], {"device", {}, place}, place);
+  }
+}
+
+/// All that `bundle` names, for `why`.
+void plan_bundle(Work& work, const Bundle& bundle, const Reason& why, const Place& place) {
+  for (const std::string& path : bundle.binaries) plan_program(work, path, why, place);
+  for (const std::string& name : bundle.libraries) plan_library(work, name, why, place);
+  for (const manifest::File& file : bundle.files) plan_file(work, file, why, place);
+  for (const std::string& path : bundle.optional_files) {
+    if (!work.source.status(path)) continue;
+    manifest::File file;
+    file.to = path;
+    file.from = path;
+    plan_file(work, file, why, place);
+  }
+  for (const std::string& path : bundle.directories) work.out.put_directory(path, why, place);
+  for (const std::string& name : bundle.devices) plan_device(work, name, why, place);
+}
+
+std::optional<Reason> joins(const Work& work, const Bundle& bundle) {
+  for (const std::string& symbol : bundle.imports) {
+    const auto found = work.imports.find(symbol);
+    if (found != work.imports.end())
+      return Reason{"import", found->second, fmt::format("bundle {}: {}", bundle.name, symbol)};
+  }
+  return std::nullopt;
+}
+
+void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const Place& place) {
+  const auto uid = user_id(work.accounts, volume.owner);
+  const auto gid = volume.group.empty() ? primary_group(work.accounts, volume.owner)
+                                        : group_id(work.accounts, volume.group);
+  if (!uid) {
+    work.out.problem(place, no_such_user(volume.owner, work.manifest.packages));
+  } else if (!gid) {
+    work.out.problem(place, no_such_group(volume.group, work.manifest.packages));
+  } else {
+    plan.volumes.push_back({volume.name, volume.path, *uid, *gid, volume.mode});
+  }
+}
+
+void plan_volumes(Work& work, Plan& plan) {
+  const auto& volumes = work.manifest.volumes;
+  for (std::size_t i = 0; i < volumes.size(); ++i) plan_volume(work, plan, volumes[i], at("volume", i));
+  std::sort(plan.volumes.begin(), plan.volumes.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+}
+
+}  // namespace
+
+void plan_bundles(Work& work) {
+  const auto& include = work.manifest.tree.include;
+  std::set<std::string> done;
+  for (std::size_t i = 0; i < include.size(); ++i) {
+    const Place place = at("tree.include", i);
+    const auto bundle = manifest::load_bundle(work.instance, include[i]);
+    if (!bundle) {
+      work.out.problem(place, bundle.error());
+      continue;
+    }
+    done.insert(bundle->name);
+    plan_bundle(work, *bundle, {"bundle", {}, "bundle " + bundle->name}, place);
+  }
+  const auto all = manifest::load_bundles(work.instance);
+  if (!all) return work.out.problem("tree.include", all.error());
+  // What joins may import more, which lets others join.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const Bundle& bundle : *all) {
+      if (done.count(bundle.name) != 0) continue;
+      const auto why = joins(work, bundle);
+      if (!why) continue;
+      done.insert(bundle.name);
+      changed = true;
+      const PlanBuilder::Lenient lenient(work.out);
+      plan_bundle(work, bundle, *why, "tree.binaries");
+    }
+  }
+}
+
+void plan_accounts(Work& work) {
+  const manifest::Tree& tree = work.manifest.tree;
+  std::vector<UserEntry> users;
+  std::map<std::string, GroupEntry> groups;
+  const auto add_group = [&](const GroupEntry& group) { groups.emplace(group.name, group); };
+  for (std::size_t i = 0; i < tree.users.size(); ++i) {
+    const UserEntry* user = work.accounts.user(tree.users[i]);
+    if (user == nullptr) {
+      work.out.problem(at("tree.users", i), no_such_user(tree.users[i], work.manifest.packages));
+      continue;
+    }
+    users.push_back(*user);
+    if (const GroupEntry* group = work.accounts.group(user->gid)) add_group(*group);
+  }
+  for (std::size_t i = 0; i < tree.groups.size(); ++i) {
+    if (const GroupEntry* group = work.accounts.group(tree.groups[i])) {
+      add_group(*group);
+    } else {
+      work.out.problem(at("tree.groups", i), no_such_group(tree.groups[i], work.manifest.packages));
+    }
+  }
+  if (users.empty() && groups.empty()) return;
+  std::vector<GroupEntry> all;
+  for (auto& [name, group] : groups) all.push_back(group);
+  work.out.put_text("/etc/passwd", passwd_text(users), {"user", {}, "tree.users"}, "tree.users");
+  work.out.put_text("/etc/group", group_text(all, users), {"user", {}, "tree.users"}, "tree.users");
+}
+
+void plan_mounts(Work& work) {
+  // What the launcher always mounts: private /dev, /proc, /tmp and /run, and the notify socket in
+  // /run/systemd.
+  for (const char* path : {"/dev", "/proc", "/run", "/run/systemd", "/tmp"}) {
+    work.out.put_mount_point(path, true, {"mount", {}, "private"}, "sandbox");
+    work.mounts.insert(path);
+  }
+  const auto& configs = work.manifest.configs;
+  for (std::size_t i = 0; i < configs.size(); ++i) {
+    const Place place = at("config", i);
+    const auto status = work.source.status(configs[i].from);
+    if (!status && !configs[i].optional) {
+      work.out.problem(place, fmt::format("config {}", status.error().message));
+      continue;
+    }
+    const bool file = status && !S_ISDIR(status->st_mode);
+    work.out.put_mount_point(configs[i].to, !file, {"mount", {}, place}, place);
+    work.mounts.insert(configs[i].to);
+  }
+  const auto& volumes = work.manifest.volumes;
+  for (std::size_t i = 0; i < volumes.size(); ++i) {
+    const Place place = at("volume", i);
+    work.out.put_mount_point(volumes[i].path, true, {"mount", {}, "volume " + volumes[i].name}, place);
+    work.mounts.insert(volumes[i].path);
+  }
+}
+
+Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest,
+                       const std::string& root) {
+  JAIL_TRY(source, SourceRoot::open(root));
+  JAIL_TRY(resolver, elf::Resolver::open(root));
+  JAIL_TRY(accounts, read_accounts(source));
+  Plan plan;
+  plan.name = manifest.name;
+  plan.root = root;
+  PlanBuilder builder(plan, manifest, source);
+  Work work{instance, manifest, source, resolver, accounts, builder};
+  builder.put_directory("/", {"parent", {}, "the root"}, {});
+  plan_programs(work);
+  plan_copies(work);
+  plan_bundles(work);
+  plan_accounts(work);
+  plan_volumes(work, plan);
+  plan_mounts(work);
+  plan_loader_cache(work);
+  check_links(work);
+  JAIL_CHECK(builder.finish());
+  return plan;
+}
+
+}  // namespace jail

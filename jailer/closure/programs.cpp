@@ -1,0 +1,209 @@
+// Programs and libraries: ELF closures with their loader, scripts with their interpreters.
+#include <algorithm>
+#include <array>
+
+#include "jailer/closure/work.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+constexpr std::size_t script_line = 256;  // BINPRM_BUF_SIZE: what the kernel reads of a "#!" line
+constexpr int max_interpreters = 5;       // scripts whose interpreters are scripts; the kernel's limit
+constexpr std::array<const char*, 6> path_directories = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
+                                                         "/usr/bin",        "/sbin",          "/bin"};
+/// Searched by ld.so without a cache (Debian's multiarch and the plain ones).
+constexpr std::array<const char*, 4> default_directories = {"/lib/x86_64-linux-gnu",
+                                                            "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"};
+constexpr std::array<const char*, 2> arm_directories = {"/lib/aarch64-linux-gnu",
+                                                        "/usr/lib/aarch64-linux-gnu"};
+
+bool is_default_directory(const std::string& dir) {
+  return std::find(default_directories.begin(), default_directories.end(), dir) !=
+             default_directories.end() ||
+         std::find(arm_directories.begin(), arm_directories.end(), dir) != arm_directories.end();
+}
+
+std::vector<std::string> words(const std::string& line) {
+  std::vector<std::string> all;
+  std::size_t at = 0;
+  while ((at = line.find_first_not_of(" \t", at)) != std::string::npos) {
+    const std::size_t end = std::min(line.find_first_of(" \t", at), line.size());
+    all.push_back(line.substr(at, end - at));
+    at = end;
+  }
+  return all;
+}
+
+/// The program that `#!/usr/bin/env ...` runs: the first word that is no option and no assignment.
+std::string env_program(const std::vector<std::string>& line) {
+  for (std::size_t i = 1; i < line.size(); ++i) {
+    const bool option = line[i].starts_with("-");
+    if (!option && line[i].find('=') == std::string::npos) return line[i];
+  }
+  return {};
+}
+
+void plan_interpreter(Work& work, const std::string& script, const Place& place, int depth);
+
+/// A script's interpreter or an ELF's closure; `real` is the path in the source root.
+void plan_content(Work& work, const std::string& real, const std::string& tree_path, const Place& place,
+                  int depth) {
+  if (!work.programs.insert(real).second) return;
+  const std::string head = work.source.head(real, script_line);
+  if (head.starts_with("#!")) {
+    plan_interpreter(work, real, place, depth);
+  } else if (head.starts_with("\x7f"
+                              "ELF")) {
+    plan_needs(work, real, tree_path, place);
+  } else {
+    work.out.problem(place, fmt::format("{}: neither an ELF program nor a script with \"#!\"", quote(real)));
+  }
+}
+
+void plan_named_interpreter(Work& work, const std::string& path, const std::string& script,
+                            const std::string& detail, const Place& place, int depth) {
+  const auto located = work.resolver.locate(path);
+  if (!located) {
+    work.out.problem(
+        place, fmt::format("{}: interpreter {}: {}", quote(script), quote(path), located.error().message));
+    return;
+  }
+  const std::string tree_path = plan_located(work, *located, {"script", script, detail}, place);
+  if (!tree_path.empty()) plan_content(work, located->real, tree_path, place, depth + 1);
+}
+
+void plan_interpreter(Work& work, const std::string& script, const Place& place, int depth) {
+  if (depth >= max_interpreters) {
+    work.out.problem(place,
+                     fmt::format("{}: more than {} interpreters deep", quote(script), max_interpreters));
+    return;
+  }
+  const std::string head = work.source.head(script, script_line);
+  const std::string first =
+      head.substr(2, head.find('\n') == std::string::npos ? head.npos : head.find('\n') - 2);
+  const auto line = words(first);
+  if (line.empty() || line[0].front() != '/') {
+    work.out.problem(place,
+                     fmt::format("{}: \"#!\" without the absolute path of an interpreter", quote(script)));
+    return;
+  }
+  plan_named_interpreter(work, line[0], script, line[0], place, depth);
+  if (base_name(line[0]) != "env") return;
+  const std::string name = env_program(line);
+  if (name.empty()) return;
+  for (const char* dir : path_directories) {
+    const std::string path = name.front() == '/' ? name : std::string(dir) + "/" + name;
+    if (!work.source.status(path)) continue;
+    return plan_named_interpreter(work, path, script, line[0] + " " + name, place, depth);
+  }
+  work.out.problem(place, fmt::format("{}: {} finds no {} in {}", quote(script), line[0], quote(name),
+                                      fmt::join(path_directories, ":")));
+}
+
+/// The variants of a library for newer processors beside it: all of them, since a jail may move to another
+/// machine.
+void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path, const Place& place) {
+  const std::string variants = parent_path(object.path) + "/glibc-hwcaps";
+  const auto names = work.source.names(variants);
+  if (!names) return;
+  for (const std::string& level : *names) {
+    const std::string path = variants + "/" + level + "/" + base_name(object.path);
+    const auto located = work.resolver.locate(path);
+    if (!located || !work.source.status(located->real)) continue;
+    plan_located(work, *located, {"needed", tree_path, object.name + " (" + level + ")"}, place);
+  }
+}
+
+/// The objects of a closure that the program itself asked for; `start` is the tree path of its first object.
+void plan_closure(Work& work, const elf::Closure& closure, const std::string& start, const Place& place) {
+  std::map<std::string, std::string> tree_paths;  // as ld.so lists it -> in the tree
+  std::string loader;
+  if (closure.interpreter_file) {
+    loader =
+        plan_located(work, *closure.interpreter_file, {"interpreter", start, closure.interpreter}, place);
+  }
+  for (const elf::Object& object : closure.objects) {
+    if (object.needed_by.empty()) {
+      tree_paths[object.path] = start;
+      continue;
+    }
+    const auto needer = tree_paths.find(object.needed_by);
+    const std::string by = needer == tree_paths.end() ? start : needer->second;
+    const Reason why{object.rule == "interpreter" ? "interpreter" : "needed", by, object.name};
+    const std::string tree_path = plan_located(work, object.file, why, place);
+    if (tree_path.empty()) continue;
+    tree_paths[object.path] = tree_path;
+    plan_variants(work, object, tree_path, place);
+    if (object.rule == "ld.so.cache" && !is_default_directory(parent_path(object.path)))
+      work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
+  }
+  for (const std::string& symbol : closure.imports) work.imports.try_emplace(symbol, start);
+}
+
+}  // namespace
+
+std::string plan_located(Work& work, const elf::Located& file, const Reason& why, const Place& place) {
+  const auto status = work.source.status(file.real);
+  if (!status) {
+    work.out.problem(place, status.error());
+    return {};
+  }
+  if (!S_ISREG(status->st_mode)) {
+    work.out.problem(place, fmt::format("{}: not a regular file", quote(file.path)));
+    return {};
+  }
+  for (const elf::Hop& hop : file.hops)
+    work.out.put_link(hop.path, hop.target, {"link", file.real, {}}, place);
+  Entry entry;
+  entry.path = file.real;
+  entry.mode = status->st_mode & 0755U;
+  entry.source = file.real;
+  entry.why.push_back(why);
+  return work.out.put(std::move(entry), place);
+}
+
+void plan_needs(Work& work, const std::string& real, const std::string& tree_path, const Place& place) {
+  const auto closure = work.resolver.resolve(real);
+  if (!closure) return work.out.problem(place, closure.error());
+  if (work.first_program.empty() && (!closure->interpreter.empty() || closure->is_static))
+    work.first_program = real;
+  plan_closure(work, *closure, tree_path, place);
+}
+
+std::string plan_program(Work& work, const std::string& path, const Reason& why, const Place& place) {
+  const auto located = work.resolver.locate(path);
+  if (!located) {
+    work.out.problem(place, located.error());
+    return {};
+  }
+  std::string tree_path = plan_located(work, *located, why, place);
+  if (tree_path.empty()) return tree_path;
+  const Entry* entry = work.out.find(tree_path);
+  if (entry != nullptr && (entry->mode & 0111U) == 0)
+    work.out.problem(place, fmt::format("{}: not executable (mode {:04o})", quote(path), entry->mode));
+  plan_content(work, located->real, tree_path, place, 0);
+  return tree_path;
+}
+
+void plan_library(Work& work, const std::string& name, const Reason& why, const Place& place) {
+  if (work.first_program.empty() && name.find('/') == std::string::npos) {
+    work.out.problem(place,
+                     fmt::format("library {}: no ELF program in tree.binaries to find it for; write its "
+                                 "absolute path",
+                                 quote(name)));
+    return;
+  }
+  const auto closure = work.resolver.resolve_library(name, work.first_program);
+  if (!closure) return work.out.problem(place, closure.error());
+  if (closure->objects.empty()) return;
+  const elf::Object& library = closure->objects.front();
+  const std::string tree_path = plan_located(work, library.file, why, place);
+  if (tree_path.empty()) return;
+  plan_variants(work, library, tree_path, place);
+  if (library.rule == "ld.so.cache" && !is_default_directory(parent_path(library.path)))
+    work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
+  plan_closure(work, *closure, tree_path, place);
+}
+
+}  // namespace jail

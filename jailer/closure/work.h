@@ -1,0 +1,82 @@
+// The parts of make_plan(), one file each. They share one Work.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "jailer/closure/accounts.h"
+#include "jailer/closure/plan_builder.h"
+#include "jailer/closure/source_root.h"
+#include "jailer/elf/resolver.h"
+#include "jailer/manifest/model.h"
+#include "supervisor/spec/instance.h"
+
+namespace jail {
+
+/// A link that was copied as it was: where it leads is checked when the tree is complete.
+struct CopiedLink {
+  std::string path;    ///< in the tree
+  std::string source;  ///< in the source root
+  Place place;
+};
+
+/// A library that ld.so finds through its cache alone: outside of the default directories.
+struct CachedLibrary {
+  std::string name;  ///< as asked for
+  std::string path;  ///< as found
+  std::string by;
+};
+
+struct Work {
+  const Instance& instance;
+  const manifest::Manifest& manifest;
+  const SourceRoot& source;
+  elf::Resolver& resolver;
+  const Accounts& accounts;
+  PlanBuilder& out;
+
+  std::vector<CopiedLink> links{};
+  std::set<std::string> mounts{};                 ///< paths that something is mounted on
+  std::map<std::string, std::string> imports{};   ///< undefined symbol -> the tree path of what imports it
+  std::map<std::string, CachedLibrary> cached{};  ///< by name
+  std::set<std::string> programs{};               ///< source paths whose closure is in the plan
+  std::string first_program{};                    ///< the ELF program that libraries are looked up for
+};
+
+/// Tree path of a program (ELF or script) of the source root and all that it needs; empty after a problem.
+std::string plan_program(Work& work, const std::string& path, const Reason& why, const Place& place);
+
+/// All that an ELF file needs, once it stands in the tree as `tree_path`. `real` is its path in the source
+/// root.
+void plan_needs(Work& work, const std::string& real, const std::string& tree_path, const Place& place);
+
+/// A library by soname or path, as work.first_program would dlopen it.
+void plan_library(Work& work, const std::string& name, const Reason& why, const Place& place);
+
+/// Path of the source root into the tree, with the links on its way, as a file with the source's mode.
+std::string plan_located(Work& work, const elf::Located& file, const Reason& why, const Place& place);
+
+/// One entry of [tree] files (or of a bundle's).
+void plan_file(Work& work, const manifest::File& file, const Reason& why, const Place& place);
+
+/// /dev/`name`.
+void plan_device(Work& work, const std::string& name, const Reason& why, const Place& place);
+
+/// The bundles that the manifest includes, then those that join by what the closure imports.
+void plan_bundles(Work& work);
+
+/// passwd and group.
+void plan_accounts(Work& work);
+
+/// Mount points; fills work.mounts.
+void plan_mounts(Work& work);
+
+/// /etc/ld.so.cache, where work.cached is not empty.
+void plan_loader_cache(Work& work);
+
+/// Whether what the copied links point to is in the tree.
+void check_links(Work& work);
+
+}  // namespace jail

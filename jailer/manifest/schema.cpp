@@ -1,0 +1,348 @@
+// The tables: every key of a manifest, its kind of value, how a drop-in joins it.
+// contrib/schema/manifest.schema.json and contrib/man/jail.toml.5 say the same to editors and people; a test
+// holds the three together.
+#include "jailer/manifest/schema.h"
+
+#include <algorithm>
+#include <array>
+
+#include "jailer/manifest/fields.h"
+
+namespace jail::manifest {
+
+// clang-format off
+template <> std::span<const Field<File>> fields<File>();
+template <> std::span<const Field<Tree>> fields<Tree>();
+template <> std::span<const Field<Config>> fields<Config>();
+template <> std::span<const Field<Volume>> fields<Volume>();
+template <> std::span<const Field<Restart>> fields<Restart>();
+template <> std::span<const Field<Stop>> fields<Stop>();
+template <> std::span<const Field<Service>> fields<Service>();
+template <> std::span<const Field<Limits>> fields<Limits>();
+template <> std::span<const Field<Sandbox>> fields<Sandbox>();
+template <> std::span<const Field<Check>> fields<Check>();
+template <> std::vector<std::string_view> identity_keys<File>();
+template <> std::vector<std::string_view> identity_keys<Config>();
+template <> std::vector<std::string_view> identity_keys<Volume>();
+// clang-format on
+
+namespace {
+
+constexpr std::array<std::string_view, 5> default_devices = {"full", "null", "random", "urandom", "zero"};
+constexpr std::array<std::string_view, 1> default_syscalls = {"@default"};
+
+constexpr std::int64_t most = 1'000'000'000;
+
+// service.ready: a word or an array of words.
+void bind_ready(Binder& binder, Service& service, const Value& value) {
+  if (value.string() == nullptr && value.array() == nullptr)
+    return binder.expected(value, std::string(ReadyWhen::expected) + ", or an array of these");
+  if (value.array() != nullptr) {
+    service.ready = read_list<ReadyWhen>(binder, value, true);
+    return;
+  }
+  std::string word;
+  if (read_text<ReadyWhen>(binder, value, word)) service.ready = {word};
+}
+
+constexpr Field<Service> ready_field() {
+  Field<Service> field = set_of<&Service::ready, ReadyWhen>("ready");
+  field.merge = Merge::replace;
+  field.bind = bind_ready;
+  return field;
+}
+
+// service.environment: free keys.
+void bind_environment(Binder& binder, Service& service, const Value& value) {
+  const Value::Table* members = value.table();
+  if (members == nullptr) return binder.expected(value, "a table of strings");
+  const auto inner = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  };
+  static constexpr std::array<std::string_view, 4> ours = {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID",
+                                                           "NOTIFY_SOCKET"};
+  for (const Member& member : *members) {
+    const Binder::Scope scope(binder, member.key);
+    const bool named = !member.key.empty() && !(member.key[0] >= '0' && member.key[0] <= '9') &&
+                       std::all_of(member.key.begin(), member.key.end(), inner);
+    if (!named) {
+      binder.problem(member.value,
+                     fmt::format("{} cannot name an environment variable", quote(member.key, 64)));
+    } else if (std::find(ours.begin(), ours.end(), member.key) != ours.end()) {
+      binder.problem(member.value, member.key + " is set by the supervisor alone");
+    } else if (std::string text; read_text<Text>(binder, member.value, text)) {
+      binder.note(member.value.origin);
+      service.environment[member.key] = std::move(text);
+    }
+  }
+}
+
+constexpr Field<Service> environment_field() {
+  return {
+      "environment",
+      Merge::map,
+      false,
+      bind_environment,
+      [](const Service& service) { return service.environment.empty() ? Json() : Json(service.environment); },
+      nullptr};
+}
+
+// service.restart.limit: two members in one value.
+constexpr Field<Restart> limit_field() {
+  return {"limit",
+          Merge::replace,
+          false,
+          [](Binder& binder, Restart& restart, const Value& value) {
+            Rate rate;
+            if (!read_text<RestartLimit>(binder, value, rate)) return;
+            restart.limit = rate.count;
+            restart.window = rate.window;
+          },
+          [](const Restart& restart) {
+            return RestartLimit::show({restart.limit, restart.window});
+          },
+          nullptr};
+}
+
+// sandbox.ports: a table whose keys are members of Sandbox.
+constexpr std::array<Field<Sandbox>, 2> ports_table = {
+    set_of<&Sandbox::listen, Port>("listen"),
+    set_of<&Sandbox::connect, Port>("connect"),
+};
+
+constexpr Field<Sandbox> ports_field() {
+  return {"ports",
+          Merge::fields,
+          false,
+          [](Binder& binder, Sandbox& sandbox, const Value& value) {
+            bind_table<Sandbox>(binder, sandbox, value, ports_table, table_name(binder.path(), false));
+          },
+          [](const Sandbox& sandbox) {
+            Json ports = show_table<Sandbox>(sandbox, ports_table);
+            return ports.empty() ? Json() : ports;
+          },
+          [](Key& key) { key.children = describe<Sandbox>(ports_table); }};
+}
+
+constexpr Field<Tree> devices_field() {
+  Field<Tree> field = set_of<&Tree::devices, DevicePath>("devices");
+  field.describe = [](Key& key) { key.seed = {default_devices.begin(), default_devices.end()}; };
+  return field;
+}
+
+constexpr Field<Sandbox> syscalls_field() {
+  Field<Sandbox> field = set_of<&Sandbox::syscalls, Syscall>("syscalls");
+  field.describe = [](Key& key) { key.seed = {default_syscalls.begin(), default_syscalls.end()}; };
+  return field;
+}
+
+// There is one version of each format so far: nothing to keep.
+template <class T>
+constexpr Field<T> version() {
+  return {"version",
+          Merge::replace,
+          true,
+          [](Binder& binder, T&, const Value& value) {
+            const std::int64_t* integer = value.integer();
+            if (integer == nullptr) return binder.expected(value, "the integer 1");
+            if (*integer != 1)
+              binder.problem(value,
+                             fmt::format("version {} is not known; this jail reads version 1", *integer));
+          },
+          [](const T&) { return Json(1); },
+          nullptr};
+}
+
+constexpr std::array<Field<File>, 7> file_table = {
+    text<&File::to, AbsolutePath>("to", true),
+    text<&File::from, AbsolutePath>("from"),
+    text<&File::text, Text>("text"),
+    text<&File::mode, Mode>("mode"),
+    text<&File::owner, Account>("owner"),
+    text<&File::group, Account>("group"),
+    flag<&File::secret>("secret"),
+};
+
+constexpr std::array<Field<Tree>, 8> tree_table = {
+    set_of<&Tree::binaries, AbsolutePath>("binaries", true),
+    set_of<&Tree::libraries, Library>("libraries"),
+    set_of<&Tree::include, PlainName>("include"),
+    entries<&Tree::files>("files"),
+    set_of<&Tree::users, Account>("users", true),
+    set_of<&Tree::groups, Account>("groups"),
+    devices_field(),
+    set_of<&Tree::directories, AbsolutePath>("directories"),
+};
+
+constexpr std::array<Field<Config>, 3> config_table = {
+    text<&Config::from, AbsolutePath>("from", true),
+    text<&Config::to, AbsolutePath>("to"),
+    flag<&Config::optional>("optional"),
+};
+
+constexpr std::array<Field<Volume>, 6> volume_table = {
+    text<&Volume::name, PlainName>("name", true),
+    text<&Volume::path, AbsolutePath>("path", true),
+    text<&Volume::owner, Account>("owner"),
+    text<&Volume::group, Account>("group"),
+    text<&Volume::mode, Mode>("mode"),
+    flag<&Volume::exec>("exec"),
+};
+
+constexpr std::array<Field<Restart>, 4> restart_table = {
+    text<&Restart::on, RestartOn>("on"),
+    text<&Restart::delay, Duration>("delay"),
+    text<&Restart::max_delay, Duration>("max_delay"),
+    limit_field(),
+};
+
+constexpr std::array<Field<Stop>, 2> stop_table = {
+    text<&Stop::signal, Signal>("signal"),
+    text<&Stop::timeout, Duration>("timeout"),
+};
+
+constexpr std::array<Field<Service>, 14> service_table = {
+    command<&Service::command>("command", true),
+    text<&Service::user, Account>("user", true),
+    text<&Service::group, Account>("group"),
+    set_of<&Service::groups, Account>("groups"),
+    environment_field(),
+    text<&Service::directory, AbsolutePath>("directory"),
+    text<&Service::umask, Mode>("umask"),
+    ready_field(),
+    text<&Service::ready_timeout, Duration>("ready_timeout"),
+    text<&Service::reload, ReloadHow>("reload"),
+    table<&Service::restart>("restart"),
+    table<&Service::stop>("stop"),
+    number<&Service::nice, -20, 19>("nice"),
+    number<&Service::oom_score_adjust, -1000, 1000>("oom_score_adjust"),
+};
+
+constexpr std::array<Field<Limits>, 4> limits_table = {
+    size<&Limits::memory, 65536>("memory"),
+    number<&Limits::processes, 1, most>("processes"),
+    number<&Limits::files, 8, most>("files"),
+    size<&Limits::core>("core"),
+};
+
+constexpr std::array<Field<Sandbox>, 9> sandbox_table = {
+    set_of<&Sandbox::capabilities, Capability>("capabilities"),
+    syscalls_field(),
+    text<&Sandbox::network, Network>("network"),
+    ports_field(),
+    table<&Sandbox::limits>("limits"),
+    size<&Sandbox::tmp, 4096>("tmp"),
+    text<&Sandbox::hostname, Hostname>("hostname"),
+    flag<&Sandbox::memory_deny_write_execute>("memory_deny_write_execute"),
+    set_of<&Sandbox::require, Requirement>("require"),
+};
+
+constexpr std::array<Field<Check>, 4> check_table = {
+    command<&Check::command>("command", true),
+    text<&Check::expect, Text>("expect"),
+    text<&Check::timeout, Duration>("timeout"),
+    text<&Check::interval, Duration>("interval"),
+};
+
+constexpr std::array<Field<Manifest>, 9> manifest_table = {
+    version<Manifest>(),
+    text<&Manifest::description, Text>("description"),
+    set_of<&Manifest::packages, PackageName>("packages"),
+    table<&Manifest::tree>("tree", true),
+    entries<&Manifest::configs>("config"),
+    entries<&Manifest::volumes>("volume"),
+    table<&Manifest::service>("service", true),
+    table<&Manifest::sandbox>("sandbox"),
+    table<&Manifest::check>("check"),
+};
+
+constexpr std::array<Field<Bundle>, 9> bundle_table = {
+    version<Bundle>(),
+    text<&Bundle::description, Text>("description", true),
+    set_of<&Bundle::imports, Symbol>("imports"),
+    set_of<&Bundle::binaries, AbsolutePath>("binaries"),
+    set_of<&Bundle::libraries, Library>("libraries"),
+    entries<&Bundle::files>("files"),
+    set_of<&Bundle::optional_files, AbsolutePath>("optional_files"),
+    set_of<&Bundle::directories, AbsolutePath>("directories"),
+    set_of<&Bundle::devices, DevicePath>("devices"),
+};
+
+constexpr std::array<Field<SyscallGroupFile>, 4> syscall_group_table = {
+    version<SyscallGroupFile>(),
+    text<&SyscallGroupFile::description, Text>("description", true),
+    set_of<&SyscallGroupFile::calls, SyscallName>("calls"),
+    set_of<&SyscallGroupFile::include, SyscallGroup>("include"),
+};
+
+void add_paths(const Key& key, const std::string& prefix, std::vector<std::string>& out) {
+  for (const Key& child : key.children) {
+    const std::string path = prefix + std::string(child.name) + (child.merge == Merge::entries ? "[]" : "");
+    out.push_back(path);
+    add_paths(child, path + ".", out);
+  }
+}
+
+}  // namespace
+
+// clang-format off
+template <> std::span<const Field<File>> fields<File>() { return file_table; }
+template <> std::span<const Field<Tree>> fields<Tree>() { return tree_table; }
+template <> std::span<const Field<Config>> fields<Config>() { return config_table; }
+template <> std::span<const Field<Volume>> fields<Volume>() { return volume_table; }
+template <> std::span<const Field<Restart>> fields<Restart>() { return restart_table; }
+template <> std::span<const Field<Stop>> fields<Stop>() { return stop_table; }
+template <> std::span<const Field<Service>> fields<Service>() { return service_table; }
+template <> std::span<const Field<Limits>> fields<Limits>() { return limits_table; }
+template <> std::span<const Field<Sandbox>> fields<Sandbox>() { return sandbox_table; }
+template <> std::span<const Field<Check>> fields<Check>() { return check_table; }
+
+template <> std::vector<std::string_view> identity_keys<File>() { return {"to"}; }
+template <> std::vector<std::string_view> identity_keys<Config>() { return {"to", "from"}; }
+template <> std::vector<std::string_view> identity_keys<Volume>() { return {"name"}; }
+// clang-format on
+
+Key manifest_keys() {
+  Key root{"", Merge::fields, true, {}, {}, describe<Manifest>(manifest_table)};
+  return root;
+}
+
+std::vector<std::string> key_paths() {
+  std::vector<std::string> paths;
+  add_paths(manifest_keys(), "", paths);
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+void bind_manifest(Binder& binder, Manifest& manifest, const Value& root) {
+  bind_table<Manifest>(binder, manifest, root, manifest_table, "the top level");
+}
+
+void bind_bundle(Binder& binder, Bundle& bundle, const Value& root) {
+  bind_table<Bundle>(binder, bundle, root, bundle_table, "the bundle");
+}
+
+void bind_syscall_group(Binder& binder, SyscallGroupFile& group, const Value& root) {
+  bind_table<SyscallGroupFile>(binder, group, root, syscall_group_table, "the syscall group");
+}
+
+void fill_defaults(Manifest& manifest) {
+  if (manifest.tree.devices.empty() && !manifest.origins.contains("tree.devices"))
+    manifest.tree.devices.assign(default_devices.begin(), default_devices.end());
+  if (manifest.sandbox.syscalls.empty() && !manifest.origins.contains("sandbox.syscalls"))
+    manifest.sandbox.syscalls.assign(default_syscalls.begin(), default_syscalls.end());
+  if (manifest.service.ready.empty()) manifest.service.ready = {"started"};
+  if (!manifest.sandbox.limits.core) manifest.sandbox.limits.core = 0;
+  for (Config& config : manifest.configs)
+    if (config.to.empty()) config.to = config.from;
+  if (manifest.sandbox.hostname.empty()) {
+    manifest.sandbox.hostname = manifest.name;
+    std::replace(manifest.sandbox.hostname.begin(), manifest.sandbox.hostname.end(), '@', '-');
+  }
+}
+
+Json show(const Manifest& manifest) {
+  return show_table<Manifest>(manifest, manifest_table);
+}
+
+}  // namespace jail::manifest

@@ -22,7 +22,9 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
+      add_lint,
       add_lock,
+      add_show,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {

@@ -25,6 +25,8 @@ int run(int argc, char** argv) {
       add_lint,
       add_lock,
       add_show,
+      add_start_stop,
+      add_status,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {

@@ -10,5 +10,7 @@ using AddVerb = void (*)(CLI::App&, Context&);
 void add_lint(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);
+void add_start_stop(CLI::App& app, Context& context);  // start stop restart reload enable disable
+void add_status(CLI::App& app, Context& context);
 
 }  // namespace jail::cli

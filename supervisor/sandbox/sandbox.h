@@ -1,11 +1,13 @@
-// Launch spec -> confined process. Everything that can be prepared once per generation is (paths, descriptors, the
-// filter); launching is then a clone3 and the fixed order of steps in after_fork.cpp, which neither allocates nor locks.
+// Launch spec -> confined process. Everything that can be prepared once per generation is (paths,
+// descriptors, the filter); launching is then a clone3 and the fixed order of steps in after_fork.cpp, which
+// neither allocates nor locks.
 //
-//   jaild --clone3--> init (pid 1 of the jail: mounts, pivot_root; then jail-init, reaps) --clone3--> daemon (pid 2)
+//   jaild --clone3--> init (pid 1 of the jail: mounts, pivot_root; then jail-init, reaps) --clone3--> daemon
+//   (pid 2)
 //
-// Nothing here waits. The child tells its fate on `Launched::report`, one record a message: at most one `failed`, or
-// one `running` followed by one `exited`. The end of the stream without `exited` means that the init was killed (and with
-// it, by the kernel, all of the jail).
+// Nothing here waits. The child tells its fate on `Launched::report`, one record a message: at most one
+// `failed`, or one `running` followed by one `exited`. The end of the stream without `exited` means that the
+// init was killed (and with it, by the kernel, all of the jail).
 #pragma once
 
 #include <sys/types.h>
@@ -26,8 +28,8 @@ namespace jail::sandbox {
 /// A generation ready to be launched any number of times. Owns its descriptors.
 class Prepared {
  public:
-  /// Reads launch.json and filter.bpf of `opened`, opens the tree and the sources of mounts. Demands what the spec
-  /// requires of the kernel (Exit::host, naming what is missing and the manifest key that asked for it).
+  /// Reads launch.json and filter.bpf of `opened`, opens the tree and the sources of mounts. Demands what the
+  /// spec requires of the kernel (Exit::host, naming what is missing and the manifest key that asked for it).
   [[nodiscard]] static Result<Prepared> prepare(const generation::Opened& opened);
   Prepared(Prepared&&) noexcept;
   Prepared& operator=(Prepared&&) noexcept;
@@ -54,17 +56,18 @@ struct PassedSocket {
 
 /// What differs from launch to launch. Borrowed: the caller keeps all descriptors.
 struct LaunchInputs {
-  int stdout_fd = -1;            ///< write end of the relay's pipe
+  int stdout_fd = -1;  ///< write end of the relay's pipe
   int stderr_fd = -1;
-  std::string log_socket;        ///< host path of the bound datagram socket shown as /dev/log; empty: none
-  std::string notify_socket;     ///< host path of the one shown as /run/systemd/notify; empty: none, no NOTIFY_SOCKET
-  int cgroup_fd = -1;            ///< directory of the service's cgroup (CLONE_INTO_CGROUP); -1: none
-  int init_fd = -1;              ///< the jail-init program
+  std::string log_socket;  ///< host path of the bound datagram socket shown as /dev/log; empty: none
+  std::string
+      notify_socket;   ///< host path of the one shown as /run/systemd/notify; empty: none, no NOTIFY_SOCKET
+  int cgroup_fd = -1;  ///< directory of the service's cgroup (CLONE_INTO_CGROUP); -1: none
+  int init_fd = -1;    ///< the jail-init program
   std::vector<PassedSocket> sockets;
 };
 
 struct Launched {
-  UniqueFd init;    ///< pidfd of the jail's pid 1
+  UniqueFd init;  ///< pidfd of the jail's pid 1
   pid_t init_pid = -1;
   UniqueFd report;  ///< non-blocking; see read_report()
 };
@@ -75,14 +78,15 @@ struct Launched {
 struct Report {
   enum class Kind : std::uint8_t { failed, running, exited };
   Kind kind = Kind::failed;
-  std::string step;       ///< failed: "mount /dev/null", "setresuid" ...
-  int error = 0;          ///< failed: errno
-  UniqueFd daemon;        ///< running: pidfd of the daemon itself (exec has succeeded)
-  pid_t pid = -1;         ///< running: its pid in our pid namespace
-  int status = 0;         ///< exited: as waitpid(2) gives it (WIFEXITED ...)
+  std::string step;  ///< failed: "mount /dev/null", "setresuid" ...
+  int error = 0;     ///< failed: errno
+  UniqueFd daemon;   ///< running: pidfd of the daemon itself (exec has succeeded)
+  pid_t pid = -1;    ///< running: its pid in our pid namespace
+  int status = 0;    ///< exited: as waitpid(2) gives it (WIFEXITED ...)
 };
 
-/// The next record of a report channel: nothing if none has come yet; Exit::unavailable at the end of the stream.
+/// The next record of a report channel: nothing if none has come yet; Exit::unavailable at the end of the
+/// stream.
 [[nodiscard]] Result<std::optional<Report>> read_report(int report_fd);
 
 }  // namespace jail::sandbox

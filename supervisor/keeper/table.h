@@ -86,14 +86,6 @@ class Ring {
     ++size_;
     return room;
   }
-  /// Puts back what was sent and not read, before all others. False, and nothing done, when full.
-  bool push_front(Reaped item) noexcept {
-    if (size_ == Capacity) return false;
-    head_ = (head_ + Capacity - 1) % Capacity;
-    items_[head_] = item;
-    ++size_;
-    return true;
-  }
 
  private:
   std::size_t head_ = 0;

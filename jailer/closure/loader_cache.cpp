@@ -88,14 +88,14 @@ std::string loader_cache_bytes(std::vector<CacheEntry> entries) {
     strings.append(entry.name).push_back('\0');
     append_number(table, base + strings.size(), 4);
     strings.append(entry.path).push_back('\0');
-    append_number(table, 0, 12);
+    table.append(12, '\0');
   }
   std::string bytes = "glibc-ld.so.cache1.1";
   append_number(bytes, entries.size(), 4);
   append_number(bytes, strings.size(), 4);
   append_number(bytes, 2, 4);
   append_number(bytes, 0, 4);
-  append_number(bytes, 0, 12);
+  bytes.append(12, '\0');
   return bytes + table + strings;
 }
 

@@ -41,7 +41,7 @@ void plan_programs(Work& work) {
 void plan_copies(Work& work) {
   const manifest::Tree& tree = work.manifest.tree;
   for (std::size_t i = 0; i < tree.files.size(); ++i) {
-    const Place place = at("tree.files", i);
+    const Place place = "tree.files." + tree.files[i].to;
     plan_file(work, tree.files[i], {"file", {}, place}, place);
   }
   for (std::size_t i = 0; i < tree.directories.size(); ++i) {
@@ -94,7 +94,7 @@ void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const P
 
 void plan_volumes(Work& work, Plan& plan) {
   const auto& volumes = work.manifest.volumes;
-  for (std::size_t i = 0; i < volumes.size(); ++i) plan_volume(work, plan, volumes[i], at("volume", i));
+  for (const manifest::Volume& volume : volumes) plan_volume(work, plan, volume, "volume." + volume.name);
   std::sort(plan.volumes.begin(), plan.volumes.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
 }
@@ -168,7 +168,7 @@ void plan_mounts(Work& work) {
   }
   const auto& configs = work.manifest.configs;
   for (std::size_t i = 0; i < configs.size(); ++i) {
-    const Place place = at("config", i);
+    const Place place = "config." + configs[i].to;
     const auto status = work.source.status(configs[i].from);
     if (!status && !configs[i].optional) {
       work.out.problem(place, fmt::format("config {}", status.error().message));
@@ -180,7 +180,7 @@ void plan_mounts(Work& work) {
   }
   const auto& volumes = work.manifest.volumes;
   for (std::size_t i = 0; i < volumes.size(); ++i) {
-    const Place place = at("volume", i);
+    const Place place = "volume." + volumes[i].name;
     work.out.put_mount_point(volumes[i].path, true, {"mount", {}, "volume " + volumes[i].name}, place);
     work.mounts.insert(volumes[i].path);
   }

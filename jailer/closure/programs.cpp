@@ -3,6 +3,7 @@
 #include <array>
 
 #include "jailer/closure/work.h"
+#include "jailer/elf/script.h"
 #include "supervisor/base/quote.h"
 
 namespace jail {
@@ -24,6 +25,8 @@ bool is_default_directory(const std::string& dir) {
          std::find(arm_directories.begin(), arm_directories.end(), dir) != arm_directories.end();
 }
 
+constexpr elf::Detail lean{.imports = true, .tried = false};
+
 std::vector<std::string> words(const std::string& line) {
   std::vector<std::string> all;
   std::size_t at = 0;
@@ -37,9 +40,8 @@ std::vector<std::string> words(const std::string& line) {
 
 /// The program that `#!/usr/bin/env ...` runs: the first word that is no option and no assignment.
 std::string env_program(const std::vector<std::string>& line) {
-  for (std::size_t i = 1; i < line.size(); ++i) {
-    const bool option = line[i].starts_with("-");
-    if (!option && line[i].find('=') == std::string::npos) return line[i];
+  for (const std::string& word : line) {
+    if (!word.starts_with("-") && word.find('=') == std::string::npos) return word;
   }
   return {};
 }
@@ -79,40 +81,34 @@ void plan_interpreter(Work& work, const std::string& script, const Place& place,
                      fmt::format("{}: more than {} interpreters deep", quote(script), max_interpreters));
     return;
   }
-  const std::string head = work.source.head(script, script_line);
-  const std::string first =
-      head.substr(2, head.find('\n') == std::string::npos ? head.npos : head.find('\n') - 2);
-  const auto line = words(first);
-  if (line.empty() || line[0].front() != '/') {
-    work.out.problem(place,
-                     fmt::format("{}: \"#!\" without the absolute path of an interpreter", quote(script)));
+  const auto parsed = elf::parse_script(work.source.head(script, script_line));
+  if (!parsed) return work.out.problem(place, fmt::format("{}: {}", quote(script), parsed.error().message));
+  if (!*parsed) return;
+  const std::string& interpreter = (*parsed)->interpreter;
+  if (interpreter.front() != '/') {
+    work.out.problem(
+        place, fmt::format("{}: interpreter {} is not an absolute path", quote(script), quote(interpreter)));
     return;
   }
-  plan_named_interpreter(work, line[0], script, line[0], place, depth);
-  if (base_name(line[0]) != "env") return;
-  const std::string name = env_program(line);
+  plan_named_interpreter(work, interpreter, script, interpreter, place, depth);
+  if (base_name(interpreter) != "env") return;
+  const std::string name = env_program(words((*parsed)->argument));
   if (name.empty()) return;
   for (const char* dir : path_directories) {
     const std::string path = name.front() == '/' ? name : std::string(dir) + "/" + name;
     if (!work.source.status(path)) continue;
-    return plan_named_interpreter(work, path, script, line[0] + " " + name, place, depth);
+    return plan_named_interpreter(work, path, script, interpreter + " " + name, place, depth);
   }
-  work.out.problem(place, fmt::format("{}: {} finds no {} in {}", quote(script), line[0], quote(name),
+  work.out.problem(place, fmt::format("{}: {} finds no {} in {}", quote(script), interpreter, quote(name),
                                       fmt::join(path_directories, ":")));
 }
 
-/// The variants of a library for newer processors beside it: all of them, since a jail may move to another
+/// The builds of a library for newer processors beside it: all of them, since a jail may move to another
 /// machine.
 void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path, const Place& place) {
-  const std::string variants = parent_path(object.path) + "/glibc-hwcaps";
-  const auto names = work.source.names(variants);
-  if (!names) return;
-  for (const std::string& level : *names) {
-    const std::string path = variants + "/" + level + "/" + base_name(object.path);
-    const auto located = work.resolver.locate(path);
-    if (!located || !work.source.status(located->real)) continue;
-    plan_located(work, *located, {"needed", tree_path, object.name + " (" + level + ")"}, place);
-  }
+  for (const elf::Variant& variant : object.variants)
+    plan_located(work, variant.file, {"needed", tree_path, object.name + " (" + variant.subdirectory + ")"},
+                 place);
 }
 
 /// The objects of a closure that the program itself asked for; `start` is the tree path of its first object.
@@ -138,6 +134,7 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     if (object.rule == "ld.so.cache" && !is_default_directory(parent_path(object.path)))
       work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
   }
+  for (const std::string& note : closure.notes) work.out.warn(place, note);
   for (const std::string& symbol : closure.imports) work.imports.try_emplace(symbol, start);
 }
 
@@ -164,7 +161,7 @@ std::string plan_located(Work& work, const elf::Located& file, const Reason& why
 }
 
 void plan_needs(Work& work, const std::string& real, const std::string& tree_path, const Place& place) {
-  const auto closure = work.resolver.resolve(real);
+  const auto closure = work.resolver.resolve(real, lean);
   if (!closure) return work.out.problem(place, closure.error());
   if (work.first_program.empty() && (!closure->interpreter.empty() || closure->is_static))
     work.first_program = real;
@@ -194,7 +191,7 @@ void plan_library(Work& work, const std::string& name, const Reason& why, const 
                                  quote(name)));
     return;
   }
-  const auto closure = work.resolver.resolve_library(name, work.first_program);
+  const auto closure = work.resolver.resolve_library(name, work.first_program, lean);
   if (!closure) return work.out.problem(place, closure.error());
   if (closure->objects.empty()) return;
   const elf::Object& library = closure->objects.front();

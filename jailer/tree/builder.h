@@ -1,6 +1,8 @@
 // Plan -> generation, and back: building, verifying, listing and removing generations.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <vector>
 
@@ -23,30 +25,39 @@ struct Frozen {
 
 struct BuildResult {
   unsigned long generation = 0;
-  bool changed = false;  ///< false: the current generation already is what the plan asks for; nothing was written
+  bool changed =
+      false;  ///< false: the current generation already is what the plan asks for; nothing was written
   std::size_t files = 0;
   std::uint64_t bytes = 0;
 };
 
-/// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed at any
-/// instant, the old generation still is the current one. One build of a jail at a time: Exit::busy otherwise.
-/// Volumes are made if missing; one that exists with another owner or mode is an error that says what to do.
-[[nodiscard]] Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen);
+struct BuildOptions {
+  bool force = false;  ///< make a new generation even if nothing changed
+};
+
+/// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed
+/// at any instant, the old generation still is the current one. One build of a jail at a time: Exit::busy
+/// otherwise. Volumes are made if missing; one that exists with another owner or mode is an error that says
+/// what to do. Keeps the two generations before the new one, and those that processes live in.
+[[nodiscard]] Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen,
+                                        const BuildOptions& options = {});
 
 /// One difference between a tree and its lock.
 struct Difference {
-  std::string path;
-  std::string what;  ///< "content", "mode", "owner", "target", "type", "missing", "added", "device", "xattr", "size"
+  std::string path;  ///< in the tree; for a frozen file its name alone ("launch.json")
+  std::string
+      what;  ///< "content", "mode", "owner", "target", "type", "missing", "added", "device", "xattr", "size"
   std::string text;  ///< the whole sentence: "/usr/sbin/named: mode is 0777, must be 0755"
 };
 
 struct VerifyResult {
   std::size_t entries = 0;
-  std::uint64_t bytes = 0;               ///< hashed
-  std::vector<Difference> differences;   ///< sorted by path
+  std::uint64_t bytes = 0;              ///< of all files, each path counted
+  std::vector<Difference> differences;  ///< sorted by path
 };
 
-/// Compares the tree of a generation with its lock, every byte of it.
+/// Compares the tree of a generation with its lock, every byte of it, and the frozen files with their hashes.
+/// A lock that is not as it was written is Exit::manifest: nothing can be compared with it.
 [[nodiscard]] Result<VerifyResult> verify(const generation::Opened& opened);
 
 /// One built jail.
@@ -54,12 +65,16 @@ struct Built {
   std::string name;
   unsigned long generation = 0;  ///< the current one; 0 if `current` is missing or broken
   std::size_t files = 0;
-  std::uint64_t bytes = 0;       ///< apparent size of the tree
+  std::uint64_t bytes = 0;  ///< apparent size of the tree
 };
 [[nodiscard]] Result<std::vector<Built>> list(const Instance& instance);
 
-/// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A jail that
-/// still runs is the caller's to refuse. What other jails share in the store stays.
+/// The processes that have a tree of `name` (of any generation) as their root: a jail that runs, whoever
+/// started it.
+[[nodiscard]] Result<std::vector<pid_t>> running_in(const Instance& instance, const std::string& name);
+
+/// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A
+/// jail that still runs is the caller's to refuse. What other jails share in the store stays.
 [[nodiscard]] Result<void> remove(const Instance& instance, const std::string& name, bool purge);
 
 }  // namespace jail

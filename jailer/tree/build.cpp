@@ -1,0 +1,239 @@
+// build(): plan -> generation. The order is the whole of its safety:
+//
+//   look       sources, store, the current generation: changes nothing below the jail
+//   unchanged? the lock that would result is the current one, byte for byte, and the tree is intact: done
+//   stage      gen/.new-PID: tree, lock and the frozen files; synced once; index
+//   publish    rename to its number, then `current` by rename of a symlink
+//   tidy       generations that nobody needs, objects that no tree has
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "jailer/tree/builder.h"
+#include "jailer/tree/generations.h"
+#include "jailer/tree/materials.h"
+#include "jailer/tree/populate.h"
+#include "jailer/tree/state.h"
+#include "jailer/tree/tree_index.h"
+#include "jailer/tree/volumes.h"
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+using namespace jail::tree;
+
+constexpr std::size_t max_frozen = 256UL << 20U;
+
+struct FrozenFile {
+  const char* name;
+  const std::string Frozen::*bytes;
+};
+constexpr FrozenFile frozen_files[] = {{generation::filter, &Frozen::filter},
+                                       {generation::launch, &Frozen::launch_json},
+                                       {generation::manifest, &Frozen::manifest_json}};
+
+LockEntry lock_entry(const Entry& entry, const Material* material) {
+  LockEntry locked;
+  locked.path = entry.path;
+  locked.type = entry.type;
+  locked.mode = entry.type == EntryType::symlink ? 0777 : entry.mode;
+  locked.uid = entry.uid;
+  locked.gid = entry.gid;
+  locked.secret = entry.secret;
+  locked.why = entry.why;
+  if (entry.type == EntryType::symlink) locked.target = entry.target;
+  if (entry.type == EntryType::character_device || entry.type == EntryType::block_device) {
+    locked.major = major(entry.device);
+    locked.minor = minor(entry.device);
+  }
+  if (material != nullptr) {
+    locked.size = material->size;
+    locked.sha256 = material->sha256;
+    locked.source = entry.source;
+    locked.package = material->package;
+    locked.package_version = material->version;
+  }
+  return locked;
+}
+
+Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
+  Lock lock;
+  lock.name = plan.name;
+  lock.entries.reserve(plan.entries.size());
+  auto material = materials.begin();
+  for (const auto& [path, entry] : plan.entries)
+    lock.entries.push_back(lock_entry(entry, entry.type == EntryType::file ? &*material++ : nullptr));
+  JAIL_TRY(hash, tree_hash(lock.entries));
+  lock.tree_hash = std::move(hash);
+  for (const FrozenFile& file : frozen_files) {
+    JAIL_TRY(sha256, sha256_hex(frozen.*file.bytes));
+    lock.frozen[file.name] = std::move(sha256);
+  }
+  lock.volumes = plan.volumes;
+  std::sort(lock.volumes.begin(), lock.volumes.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  return lock;
+}
+
+class Build {
+ public:
+  Build(const Instance& instance, const Plan& plan, const Frozen& frozen, JailDir jail, Store store,
+        RootDir sources)
+      : instance_(instance),
+        plan_(plan),
+        frozen_(frozen),
+        jail_(std::move(jail)),
+        store_(std::move(store)),
+        sources_(std::move(sources)) {}
+
+  Result<BuildResult> run(bool force) {
+    JAIL_TRY(numbers, generation_numbers(jail_));
+    auto current = generation::open_current(instance_, plan_.name);
+    const unsigned long now = current ? current->number : 0;
+    JAIL_TRY(materials, collect_materials(plan_, sources_, store_));
+    materials_ = std::move(materials);
+    JAIL_TRY(lock, make_lock(plan_, materials_, frozen_));
+    lock_ = std::move(lock);
+    lock_text_ = to_json(lock_);
+    JAIL_TRY(volumes_there, check_volumes(instance_, plan_.volumes, false));
+    for (const LockEntry& entry : lock_.entries) {
+      if (entry.type != EntryType::file) continue;
+      ++result_.files;
+      result_.bytes += entry.size;
+    }
+    if (!force && current && volumes_there && unchanged(*current)) {
+      store_.save();
+      result_.generation = now;
+      return result_;
+    }
+    result_.changed = true;
+    result_.generation = std::max(now, numbers.empty() ? 0 : numbers.back()) + 1;
+    JAIL_CHECK(make_generation());
+    tidy();
+    return result_;
+  }
+
+ private:
+  static bool same_file(int dir, const char* name, const std::string& bytes) {
+    const auto there = read_file_at(dir, name, max_frozen, false);
+    return there && *there == bytes;
+  }
+
+  /// Whether the current generation already is what this build would make. Writes nothing below the jail.
+  bool unchanged(const generation::Opened& current) {
+    if (!same_file(current.dir.get(), generation::lock, lock_text_)) return false;
+    for (const FrozenFile& file : frozen_files)
+      if (!same_file(current.dir.get(), file.name, frozen_.*file.bytes)) return false;
+    UniqueFd fd(
+        ::openat(current.dir.get(), generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd) return false;
+    const RootDir tree(std::move(fd), current.path + "/tree");
+    const auto text = read_file_at(current.dir.get(), generation::index, max_frozen, false);
+    const auto index =
+        text ? tree_index_from_json(*text, generation::index) : Result<TreeIndex>(fail(Exit::io, " "));
+    const Intact intact = index ? quick_check(tree, lock_, *index, store_) : Intact::doubtful;
+    if (intact != Intact::doubtful) return intact == Intact::yes;
+    const auto verified = verify(current);
+    if (!verified || !verified->differences.empty()) return false;
+    if (const auto seen = take_index(tree, lock_)) remember_objects(*seen);
+    return true;
+  }
+
+  /// The store learns what its objects look like now that their link counts changed.
+  void remember_objects(const TreeIndex& index) {
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < lock_.entries.size(); ++i) {
+      if (lock_.entries[i].type != EntryType::file) continue;
+      const Material& material = materials_[next++];
+      if (material.shared) store_.index.objects[material.object().key()] = index.entries[i];
+    }
+  }
+
+  static Result<void> write_file(int dir, const char* name, const std::string& bytes) {
+    const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!fd) return fail_errno(exit_for_write(errno), errno, "{}: cannot make the file", name);
+    std::string_view left = bytes;
+    while (!left.empty()) {
+      const ssize_t put = ::write(fd.get(), left.data(), left.size());
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) return fail_errno(exit_for_write(errno), errno, "{}: cannot write", name);
+      left.remove_prefix(static_cast<std::size_t>(put));
+    }
+    return {};
+  }
+
+  Result<void> make_generation() {
+    JAIL_CHECK(clean_stale(jail_));
+    JAIL_CHECK(check_objects(sources_, materials_, store_));
+    JAIL_TRY(staging, Staging::make(jail_));
+    JAIL_CHECK(stage(staging.fd()));
+    JAIL_TRY(volumes_there, check_volumes(instance_, plan_.volumes, true));
+    (void)volumes_there;
+    JAIL_CHECK(staging.publish(result_.generation));
+    return switch_current(jail_, result_.generation);
+  }
+
+  Result<void> stage(int dir) {
+    const std::string where = jail_.path + "/gen/.new/tree";
+    if (::mkdirat(dir, generation::tree, 0700) != 0)
+      return fail_errno(exit_for_write(errno), errno, "{}: cannot make the directory", quote(where));
+    const RootDir tree(
+        UniqueFd(::openat(dir, generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)), where);
+    JAIL_CHECK(populate(plan_, materials_, sources_, tree, store_));
+    const std::int64_t made = file_clock();
+    JAIL_CHECK(write_file(dir, generation::lock, lock_text_));
+    for (const FrozenFile& file : frozen_files) JAIL_CHECK(write_file(dir, file.name, frozen_.*file.bytes));
+    if (::syncfs(dir) != 0)
+      return fail_errno(exit_for_write(errno), errno, "{}: cannot sync", quote(jail_.path));
+    // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
+    // that long.
+    for (int patience = 0; file_clock() <= made && patience < 20; ++patience) {
+      const timespec moment{0, 1'000'000};
+      ::nanosleep(&moment, nullptr);
+    }
+    JAIL_TRY(index, take_index(tree, lock_));
+    remember_objects(index);
+    // Not synced: a torn index is no index, and bytes are read instead.
+    return write_file(dir, generation::index, to_json(index));
+  }
+
+  /// The new generation stands: what goes wrong here is no failure of the build, and the next one tries
+  /// again.
+  void tidy() {
+    const UnlinkWatch watch = store_.watch();
+    const auto removed = prune(jail_, result_.generation, watch);
+    if (removed && *removed > 0) (void)store_.collect_garbage();
+    store_.save();
+  }
+
+  const Instance& instance_;
+  const Plan& plan_;
+  const Frozen& frozen_;
+  JailDir jail_;
+  Store store_;
+  RootDir sources_;
+  std::vector<Material> materials_;
+  Lock lock_;
+  std::string lock_text_;
+  BuildResult result_;
+};
+
+}  // namespace
+
+Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen,
+                          const BuildOptions& options) {
+  JAIL_CHECK(demand_root("build a jail"));
+  JAIL_CHECK(check_plan(plan));
+  JAIL_TRY(sources, RootDir::open(plan.root));
+  JAIL_TRY(jail, open_jail(instance, plan.name, true));
+  JAIL_TRY(store, Store::open(instance));
+  return Build(instance, plan, frozen, std::move(jail), std::move(store), std::move(sources))
+      .run(options.force);
+}
+
+}  // namespace jail

@@ -1,0 +1,130 @@
+#include "jailer/tree/copy.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail::tree {
+namespace {
+
+tl::unexpected<Error> write_failed(const std::string& name) {
+  return fail_errno(exit_for_write(errno), errno, "{}: cannot write", quote(name));
+}
+
+bool all_zero(const char* bytes, std::size_t size) {
+  return bytes[0] == 0 && std::equal(bytes + 1, bytes + size, bytes);
+}
+
+/// read() and write(); runs of zeros of a sparse source become holes again.
+Result<std::string> read_write(const OpenSource& source, int target, const std::string& name, Sha256* hash,
+                               std::string& buffer) {
+  buffer.resize(chunk_size);
+  const bool sparse = source.status.st_blocks * 512 < source.status.st_size;
+  off_t at = 0;
+  while (true) {
+    const ssize_t got = ::pread(source.fd.get(), buffer.data(), buffer.size(), at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      const int error = errno;
+      if (hash != nullptr) (void)hash->hex();
+      return fail_errno(Exit::io, error, "{}: cannot read", source.shown);
+    }
+    if (got == 0) break;
+    const auto size = static_cast<std::size_t>(got);
+    if (hash != nullptr) hash->update(buffer.data(), size);
+    at += got;
+    if (sparse && all_zero(buffer.data(), size)) {
+      if (::lseek(target, got, SEEK_CUR) < 0) return write_failed(name);
+      continue;
+    }
+    for (std::size_t done = 0; done < size;) {
+      const ssize_t put = ::write(target, buffer.data() + done, size - done);
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) {
+        const int error = errno;
+        if (hash != nullptr) (void)hash->hex();
+        errno = error;
+        return write_failed(name);
+      }
+      done += static_cast<std::size_t>(put);
+    }
+  }
+  if (sparse && ::ftruncate(target, at) != 0) return write_failed(name);
+  return hash != nullptr ? hash->hex() : std::string();
+}
+
+/// The kernel copies. True when all was copied; false when it cannot (nothing was written, or all of it is
+/// taken back).
+Result<bool> in_kernel(const OpenSource& source, int target, const std::string& name) {
+  off_t left = source.status.st_size;
+  while (left > 0) {
+    const ssize_t put =
+        ::copy_file_range(source.fd.get(), nullptr, target, nullptr, static_cast<std::size_t>(left), 0);
+    if (put > 0) {
+      left -= put;
+      continue;
+    }
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO || errno == EFBIG))
+      return write_failed(name);
+    // 0 is what files of pseudo file systems give; other errors mean that these two file systems will not do
+    // it.
+    if (::ftruncate(target, 0) != 0 || ::lseek(target, 0, SEEK_SET) != 0) return write_failed(name);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Exit exit_for_write(int error_number) {
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT:
+    case EROFS:
+    case EFBIG:
+      return Exit::cannot_create;
+    case EPERM:
+    case EACCES:
+      return Exit::permission;
+    default:
+      return Exit::io;
+  }
+}
+
+Result<OpenSource> open_source(const RootDir& root, const std::string& path) {
+  OpenSource source;
+  source.shown = root.shown(path);
+  source.fd = root.in_root(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+  if (!source.fd)
+    return fail_errno(errno == ENOENT || errno == ENOTDIR ? Exit::no_input : Exit::io, errno,
+                      "{}: cannot open", source.shown);
+  if (::fstat(source.fd.get(), &source.status) != 0)
+    return fail_errno(Exit::io, errno, "{}: cannot stat", source.shown);
+  if (!S_ISREG(source.status.st_mode)) return fail(Exit::no_input, "{}: not a regular file", source.shown);
+  return source;
+}
+
+Result<std::string> copy_bytes(const OpenSource& source, int target, const std::string& name, bool hash,
+                               Worker& worker) {
+  if (source.status.st_size > 0 && ::ioctl(target, FICLONE, source.fd.get()) == 0)
+    return hash ? hash_file(target, worker.hash, worker.buffer, name) : Result<std::string>(std::string());
+  if (!hash && source.status.st_size > 0) {
+    JAIL_TRY(copied, in_kernel(source, target, name));
+    if (copied) return std::string();
+  }
+  return read_write(source, target, name, hash ? &worker.hash : nullptr, worker.buffer);
+}
+
+bool unchanged(const OpenSource& source) {
+  struct stat now {};
+  return ::fstat(source.fd.get(), &now) == 0 && stamp_of(now) == stamp_of(source.status);
+}
+
+}  // namespace jail::tree

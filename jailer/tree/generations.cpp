@@ -1,0 +1,180 @@
+#include "jailer/tree/generations.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <memory>
+
+#include "jailer/tree/copy.h"
+#include "jailer/tree/state.h"
+#include "supervisor/base/quote.h"
+#include "supervisor/spec/generation.h"
+
+namespace jail::tree {
+namespace {
+
+constexpr std::size_t kept_before_current = 2;
+
+/// Whether the open file `fd` still is `name` in `dir`: `jail remove` takes the lock's file away with the
+/// jail.
+bool still_there(int dir, const char* name, int fd) {
+  struct stat held {};
+  struct stat named {};
+  return ::fstat(fd, &held) == 0 && ::fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
+bool is_stale(const std::string& name) {
+  return name.starts_with(".new-") || name.starts_with(".old-");
+}
+
+unsigned long parse_number(const std::string& name) {
+  unsigned long number = 0;
+  const char* end = name.data() + name.size();
+  if (std::from_chars(name.data(), end, number).ptr != end || name != generation::file_name(number)) return 0;
+  return number;
+}
+
+}  // namespace
+
+Result<JailDir> open_jail(const Instance& instance, const std::string& name, bool make) {
+  if (!valid_name(name)) return fail(Exit::usage, "{} cannot be the name of a jail", quote(name));
+  JailDir jail;
+  jail.name = name;
+  jail.path = instance.jail(name);
+  const auto not_built = [&](Error error) -> tl::unexpected<Error> {
+    if (make || error.exit != Exit::no_input) return tl::unexpected(std::move(error));
+    return with_hint(fail(Exit::no_input, "{}: this jail has not been built", name),
+                     fmt::format("run: jail build {}", name));
+  };
+  auto jails = open_state_part(instance, "jails", make);
+  if (!jails) return not_built(std::move(jails).error());
+  jail.parent = std::move(*jails);
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    auto dir = open_private(jail.parent.get(), name, jail.path, make);
+    if (!dir) return not_built(std::move(dir).error());
+    jail.dir = std::move(*dir);
+    jail.lock.reset(::openat(jail.dir.get(), ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!jail.lock && errno == ENOENT) continue;  // removed since we opened it
+    if (!jail.lock)
+      return fail_errno(exit_for_write(errno), errno, "{}: cannot open", quote(jail.path + "/.lock"));
+    if (::flock(jail.lock.get(), LOCK_EX | LOCK_NB) != 0)
+      return with_hint(fail(Exit::busy, "{}: another command builds or removes this jail", name),
+                       "wait until it is done, then try again");
+    if (!still_there(jail.dir.get(), ".lock", jail.lock.get()) ||
+        !still_there(jail.parent.get(), name.c_str(), jail.dir.get()))
+      continue;
+    JAIL_TRY(generations, open_private(jail.dir.get(), "gen", jail.path + "/gen", true));
+    jail.generations = std::move(generations);
+    return jail;
+  }
+  return fail(Exit::busy, "{}: made and removed again and again", name);
+}
+
+Result<std::vector<unsigned long>> generation_numbers(const JailDir& jail) {
+  JAIL_TRY(names, names_in(jail.generations.get(), jail.path + "/gen"));
+  std::vector<unsigned long> numbers;
+  for (const std::string& name : names)
+    if (const unsigned long number = parse_number(name); number > 0) numbers.push_back(number);
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+Result<void> clean_stale(const JailDir& jail) {
+  JAIL_TRY(names, names_in(jail.generations.get(), jail.path + "/gen"));
+  for (const std::string& name : names)
+    if (is_stale(name)) JAIL_CHECK(remove_tree(jail.generations.get(), name, jail.path + "/gen/" + name));
+  if (::unlinkat(jail.dir.get(), ".current.new", 0) != 0 && errno != ENOENT)
+    return fail_errno(Exit::io, errno, "{}: cannot remove", quote(jail.path + "/.current.new"));
+  return {};
+}
+
+Result<Staging> Staging::make(const JailDir& jail) {
+  const std::string name = fmt::format(".new-{}", ::getpid());
+  JAIL_CHECK(remove_tree(jail.generations.get(), name, jail.path + "/gen/" + name));
+  JAIL_TRY(fd, open_private(jail.generations.get(), name, jail.path + "/gen/" + name, true));
+  return Staging(jail, name, std::move(fd));
+}
+
+Staging::Staging(Staging&& other) noexcept
+    : jail_(other.jail_), name_(std::exchange(other.name_, {})), fd_(std::move(other.fd_)) {}
+
+Staging::~Staging() {
+  fd_.reset();
+  if (!name_.empty()) (void)remove_tree(jail_->generations.get(), name_, jail_->path + "/gen/" + name_);
+}
+
+Result<void> Staging::publish(unsigned long number) {
+  const std::string name = generation::file_name(number);
+  const int gens = jail_->generations.get();
+  if (::renameat(gens, name_.c_str(), gens, name.c_str()) != 0)
+    return fail_errno(exit_for_write(errno), errno, "{}: cannot rename into place",
+                      quote(jail_->path + "/gen/" + name));
+  name_.clear();
+  return {};
+}
+
+Result<void> switch_current(const JailDir& jail, unsigned long number) {
+  const std::string target = "gen/" + generation::file_name(number);
+  ::unlinkat(jail.dir.get(), ".current.new", 0);
+  if (::symlinkat(target.c_str(), jail.dir.get(), ".current.new") == 0 &&
+      ::renameat(jail.dir.get(), ".current.new", jail.dir.get(), "current") == 0)
+    return {};
+  const int error = errno;
+  ::unlinkat(jail.dir.get(), ".current.new", 0);
+  return fail_errno(exit_for_write(error), error, "{}: cannot switch to {}", quote(jail.path + "/current"),
+                    target);
+}
+
+Roots process_roots() {
+  Roots roots;
+  const std::unique_ptr<DIR, int (*)(DIR*)> proc(::opendir("/proc"), &::closedir);
+  if (!proc) return roots;
+  while (const dirent* entry = ::readdir(proc.get())) {
+    pid_t pid = 0;
+    const std::string_view name = entry->d_name;
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size())
+      continue;
+    const std::string link = std::string(name) + "/root";
+    struct stat status {};
+    if (::fstatat(::dirfd(proc.get()), link.c_str(), &status, 0) == 0)
+      roots[{status.st_dev, status.st_ino}].push_back(pid);
+  }
+  return roots;
+}
+
+std::vector<pid_t> processes_in(const JailDir& jail, unsigned long number, const Roots& roots) {
+  const std::string name = generation::file_name(number);
+  const UniqueFd dir(
+      ::openat(jail.generations.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat status {};
+  if (!dir || ::fstatat(dir.get(), generation::tree, &status, AT_SYMLINK_NOFOLLOW) != 0) return {};
+  const auto found = roots.find({status.st_dev, status.st_ino});
+  return found == roots.end() ? std::vector<pid_t>() : found->second;
+}
+
+Result<std::size_t> prune(const JailDir& jail, unsigned long current, const UnlinkWatch& watch) {
+  JAIL_TRY(numbers, generation_numbers(jail));
+  const auto before =
+      static_cast<std::size_t>(std::lower_bound(numbers.begin(), numbers.end(), current) - numbers.begin());
+  if (before <= kept_before_current) return std::size_t{0};
+  const Roots roots = process_roots();
+  std::size_t removed = 0;
+  for (std::size_t i = 0; i < before - kept_before_current; ++i) {
+    if (!processes_in(jail, numbers[i], roots).empty()) continue;
+    const std::string name = generation::file_name(numbers[i]);
+    const std::string old = ".old-" + name;
+    const int gens = jail.generations.get();
+    if (::renameat(gens, name.c_str(), gens, old.c_str()) != 0)
+      return fail_errno(Exit::io, errno, "{}: cannot remove", quote(jail.path + "/gen/" + name));
+    JAIL_CHECK(remove_tree(gens, old, jail.path + "/gen/" + old, &watch));
+    ++removed;
+  }
+  return removed;
+}
+
+}  // namespace jail::tree

@@ -1,0 +1,135 @@
+// list(), running_in() and remove(): what is done with jails once they are built.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <set>
+
+#include "jailer/tree/builder.h"
+#include "jailer/tree/copy.h"
+#include "jailer/tree/generations.h"
+#include "jailer/tree/state.h"
+#include "jailer/tree/store.h"
+#include "jailer/tree/tree_index.h"
+#include "jailer/tree/volumes.h"
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+using namespace jail::tree;
+
+constexpr std::size_t max_file = 256UL << 20U;
+
+Result<Lock> lock_of(const generation::Opened& opened) {
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_file, false));
+  return lock_from_json(text, opened.path + "/" + generation::lock);
+}
+
+/// Numbers of files and bytes: from the index, which is small, else from the lock.
+void count(const generation::Opened& opened, Built& built) {
+  const auto text = read_file_at(opened.dir.get(), generation::index, max_file, false);
+  if (const auto index =
+          text ? tree_index_from_json(*text, generation::index) : tl::unexpected(text.error())) {
+    built.files = index->files;
+    built.bytes = index->bytes;
+  } else if (const auto lock = lock_of(opened)) {
+    for (const LockEntry& entry : lock->entries) {
+      built.files += entry.type == EntryType::file ? 1 : 0;
+      built.bytes += entry.size;
+    }
+  }
+}
+
+/// The volumes that any generation of the jail `name` has.
+Result<std::set<std::string>> volumes_of(const Instance& instance, const std::string& name) {
+  std::set<std::string> volumes;
+  const std::string path = instance.jail(name) + "/gen";
+  const UniqueFd gens(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!gens && errno == ENOENT) return volumes;
+  if (!gens) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
+  JAIL_TRY(numbers, names_in(gens.get(), path));
+  for (const std::string& number : numbers) {
+    if (number.starts_with('.')) continue;
+    generation::Opened opened;
+    opened.path = path + "/" + number;
+    opened.dir.reset(::openat(gens.get(), number.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    auto lock = lock_of(opened);
+    if (!lock)
+      return with_hint(fail(lock.error().exit, "{}: so it cannot be told which volumes are still used",
+                            lock.error().message),
+                       fmt::format("run: jail build --force {}", name));
+    for (const PlannedVolume& volume : lock->volumes) volumes.insert(volume.name);
+  }
+  return volumes;
+}
+
+/// Those volumes of `name` that no other jail has.
+Result<std::set<std::string>> volumes_to_purge(const Instance& instance, const JailDir& jail) {
+  JAIL_TRY(volumes, volumes_of(instance, jail.name));
+  JAIL_TRY(names, names_in(jail.parent.get(), instance.jails()));
+  for (const std::string& other : names) {
+    if (other == jail.name || !valid_name(other)) continue;
+    JAIL_TRY(used, volumes_of(instance, other));
+    for (const std::string& volume : used) volumes.erase(volume);
+  }
+  return std::move(volumes);
+}
+
+}  // namespace
+
+Result<std::vector<Built>> list(const Instance& instance) {
+  std::vector<Built> all;
+  const UniqueFd jails(::open(instance.jails().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!jails && errno == ENOENT) return all;
+  if (!jails && errno == EACCES) return tl::unexpected(demand_root("list the jails").error());
+  if (!jails) return fail_errno(Exit::io, errno, "{}: cannot open", quote(instance.jails()));
+  JAIL_TRY(names, names_in(jails.get(), instance.jails()));
+  for (const std::string& name : names) {
+    if (!valid_name(name)) continue;
+    Built& built = all.emplace_back();
+    built.name = name;
+    const auto current = generation::open_current(instance, name);
+    if (!current) continue;
+    built.generation = current->number;
+    count(*current, built);
+  }
+  return all;
+}
+
+Result<std::vector<pid_t>> running_in(const Instance& instance, const std::string& name) {
+  JAIL_TRY(jail, open_jail(instance, name, false));
+  JAIL_TRY(numbers, generation_numbers(jail));
+  const Roots roots = process_roots();
+  std::vector<pid_t> all;
+  for (const unsigned long number : numbers)
+    for (const pid_t pid : processes_in(jail, number, roots)) all.push_back(pid);
+  return all;
+}
+
+Result<void> remove(const Instance& instance, const std::string& name, bool purge) {
+  JAIL_CHECK(demand_root("remove a jail"));
+  JAIL_TRY(jail, open_jail(instance, name, false));
+  std::set<std::string> volumes;
+  if (purge) {
+    JAIL_TRY(found, volumes_to_purge(instance, jail));
+    volumes = std::move(found);
+  }
+  JAIL_TRY(store, Store::open(instance));
+  // `current` first: from here on the jail is not built, whatever happens.
+  if (::unlinkat(jail.dir.get(), "current", 0) != 0 && errno != ENOENT)
+    return fail_errno(exit_for_write(errno), errno, "{}: cannot remove", quote(jail.path + "/current"));
+  for (const std::string& volume : volumes) JAIL_CHECK(remove_volume(instance, volume));
+  JAIL_CHECK(clean_stale(jail));
+  const UnlinkWatch watch = store.watch();
+  JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
+  if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
+      ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
+    return fail_errno(exit_for_write(errno), errno, "{}: cannot remove", quote(jail.path));
+  JAIL_CHECK(store.collect_garbage());
+  store.save();
+  return {};
+}
+
+}  // namespace jail

@@ -1,0 +1,47 @@
+// Work spread over the processors: the jobs of one build or verification, each with a result of its own.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "jailer/tree/hash.h"
+#include "supervisor/base/error.h"
+
+namespace jail::tree {
+
+/// What each worker has for itself.
+struct Worker {
+  Sha256 hash;
+  std::string buffer;
+};
+
+/// Calls `job(index, worker)` for each index below `count`, in several threads when there is much to do
+/// (`bytes`). The error of the lowest index is returned; the others are done nevertheless.
+template <class Job>
+[[nodiscard]] Result<void> parallel(std::size_t count, std::uint64_t bytes, const Job& job) {
+  std::vector<Result<void>> results(count);
+  std::atomic<std::size_t> next{0};
+  auto work = [&]() {
+    auto hash = Sha256::make();
+    if (!hash) return;
+    Worker worker{std::move(*hash), {}};
+    for (std::size_t i = next++; i < count; i = next++) results[i] = job(i, worker);
+  };
+  constexpr std::uint64_t worth_a_thread = 1U << 20U;
+  const std::size_t most = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 8);
+  const std::size_t threads = bytes < worth_a_thread ? 1 : std::min(most, count);
+  std::vector<std::thread> pool;
+  for (std::size_t i = 1; i < threads; ++i) pool.emplace_back(work);
+  work();
+  for (std::thread& thread : pool) thread.join();
+  if (next.load() < count) return fail(Exit::internal, "libcrypto offers no SHA-256");
+  for (Result<void>& result : results)
+    if (!result) return tl::unexpected(std::move(result).error());
+  return {};
+}
+
+}  // namespace jail::tree

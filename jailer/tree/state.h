@@ -1,0 +1,28 @@
+// The state directory of an instance: made, checked and held open. Nobody but root may be able to replace a
+// directory on the way to it, else all safety below is sand (TRAPS.md 12, 53).
+#pragma once
+
+#include <string>
+
+#include "supervisor/base/error.h"
+#include "supervisor/base/fd.h"
+#include "supervisor/spec/instance.h"
+
+namespace jail::tree {
+
+/// Opens `path`, a directory that only root can write, as can all its parents (a sticky directory of root's,
+/// as /tmp, may be a parent). Where `make`, missing ones are made, 0755. Exit::config names the first that is
+/// not safe.
+[[nodiscard]] Result<UniqueFd> open_safe(const std::string& path, bool make);
+
+/// Opens (makes, where `make`) the directory `name` in `parent`: root's, 0700. `path` is for messages.
+[[nodiscard]] Result<UniqueFd> open_private(int parent, const std::string& name, const std::string& path,
+                                            bool make);
+
+/// "STATE/jails" or another directory of the state, checked with all above it.
+[[nodiscard]] Result<UniqueFd> open_state_part(const Instance& instance, const std::string& name, bool make);
+
+/// Exit::permission unless this process is root. `what` is "build a jail".
+[[nodiscard]] Result<void> demand_root(const std::string& what);
+
+}  // namespace jail::tree

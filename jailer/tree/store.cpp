@@ -1,0 +1,224 @@
+#include "jailer/tree/store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+
+#include "jailer/tree/state.h"
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail::tree {
+namespace {
+
+constexpr std::size_t max_index = 256UL << 20U;
+
+UniqueFd open_lock(int dir, const char* name) {
+  return UniqueFd(::openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+}
+
+bool looks_like(const struct stat& status, const Object& object) {
+  return S_ISREG(status.st_mode) && (status.st_mode & 07777U) == object.mode && status.st_uid == object.uid &&
+         status.st_gid == object.gid && static_cast<std::uint64_t>(status.st_size) == object.size;
+}
+
+}  // namespace
+
+std::string Object::key() const {
+  return fmt::format("{}-{:04o}-{}-{}", sha256, mode, uid, gid);
+}
+
+Result<Store> Store::open(const Instance& instance) {
+  Store store;
+  store.path_ = instance.store();
+  JAIL_TRY(dir, open_state_part(instance, "store", true));
+  store.dir_ = std::move(dir);
+  JAIL_TRY(objects, open_private(store.dir_.get(), "objects", store.shown("objects"), true));
+  store.objects_ = std::move(objects);
+  JAIL_TRY(temporaries, open_private(store.dir_.get(), "tmp", store.shown("tmp"), true));
+  store.temporaries_ = std::move(temporaries);
+  store.lock_ = open_lock(store.dir_.get(), ".lock");
+  if (!store.lock_)
+    return fail_errno(exit_for_write(errno), errno, "{}: cannot open", quote(store.shown(".lock")));
+  // Alone here: nobody else's temporary files can be alive.
+  if (::flock(store.lock_.get(), LOCK_EX | LOCK_NB) == 0) {
+    JAIL_TRY(left, names_in(store.temporaries_.get(), store.shown("tmp")));
+    for (const std::string& name : left) ::unlinkat(store.temporaries_.get(), name.c_str(), 0);
+  }
+  if (::flock(store.lock_.get(), LOCK_SH) != 0)
+    return fail_errno(Exit::io, errno, "{}: cannot lock", quote(store.shown(".lock")));
+  if (auto bytes = read_file_at(store.dir_.get(), "index", max_index, false)) {
+    if (auto index = StoreIndex::from_bytes(*bytes)) {
+      store.index = std::move(*index);
+      store.loaded_ = std::move(*bytes);
+    }
+  }
+  return store;
+}
+
+Result<Store::Temporary> Store::make_temporary() const {
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    Temporary temporary;
+    temporary.name = fmt::format("{}-{}", ::getpid(), (*serial_)++);
+    temporary.fd.reset(::openat(temporaries_.get(), temporary.name.c_str(),
+                                O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (temporary.fd) return temporary;
+    if (errno != EEXIST) break;
+  }
+  return fail_errno(exit_for_write(errno), errno, "{}: cannot make a file", quote(shown("tmp")));
+}
+
+Result<void> Store::ingest_once(const RootDir& root, const std::string& source, Object& object,
+                                struct stat& status, Worker& worker, bool& changed) const {
+  JAIL_TRY(opened, open_source(root, source));
+  JAIL_TRY(temporary, make_temporary());
+  const std::string name = shown("tmp/" + temporary.name);
+  auto copied = copy_bytes(opened, temporary.fd.get(), name, true, worker);
+  changed = copied && !unchanged(opened);
+  if (!copied || changed) {
+    ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
+    if (!copied) return tl::unexpected(std::move(copied).error());
+    return fail(Exit::io, "{}: changed while it was copied", opened.shown);
+  }
+  status = opened.status;
+  object.sha256 = std::move(*copied);
+  object.size = static_cast<std::uint64_t>(opened.status.st_size);
+  if (!whole(object, worker)) return admit(temporary, object);
+  ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
+  return {};
+}
+
+Result<void> Store::ingest(const RootDir& root, const std::string& source, Object& object,
+                           struct stat& status, Worker& worker) const {
+  bool changed = false;
+  auto done = ingest_once(root, source, object, status, worker, changed);
+  if (!done && changed) done = ingest_once(root, source, object, status, worker, changed);
+  if (!done && changed) done.error().hint = "something is writing to it: build again when that is done";
+  return done;
+}
+
+/// Gives a finished temporary file its owner, mode and name. Owner before mode: a chown takes set-id bits
+/// away.
+Result<void> Store::admit(Temporary& temporary, const Object& object) const {
+  const std::string key = object.key();
+  if (::fchown(temporary.fd.get(), object.uid, object.gid) == 0 &&
+      ::fchmod(temporary.fd.get(), object.mode) == 0 &&
+      ::renameat(temporaries_.get(), temporary.name.c_str(), objects_.get(), key.c_str()) == 0)
+    return {};
+  const int error = errno;
+  ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
+  return fail_errno(exit_for_write(error), error, "{}: cannot finish the object",
+                    quote(shown("objects/" + key)));
+}
+
+const Stamp* Store::known(const std::string& key) const {
+  const auto at = index.objects.find(key);
+  return at == index.objects.end() ? nullptr : &at->second;
+}
+
+bool Store::whole(const Object& object, Worker& worker) const {
+  const std::string key = object.key();
+  struct stat status {};
+  if (::fstatat(objects_.get(), key.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+      !looks_like(status, object))
+    return false;
+  const Stamp* stamp = known(key);
+  if (stamp != nullptr && *stamp == stamp_of(status)) return true;
+  const UniqueFd fd(::openat(objects_.get(), key.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!fd) return false;
+  const auto hash = hash_file(fd.get(), worker.hash, worker.buffer, key);
+  return hash && *hash == object.sha256;
+}
+
+Result<void> Store::ensure(const RootDir& root, const std::string& source, const Object& object,
+                           Worker& worker) const {
+  if (whole(object, worker)) return {};
+  Object fresh = object;
+  struct stat status {};
+  JAIL_CHECK(ingest(root, source, fresh, status, worker));
+  if (fresh.sha256 == object.sha256) return {};
+  return with_hint(fail(Exit::io, "{}: changed during the build", root.shown(source)), "build again");
+}
+
+/// The object has all the links that the file system allows: an equal one takes its name.
+Result<void> Store::renew(const Object& object) const {
+  const std::string key = object.key();
+  OpenSource old;
+  old.shown = quote(shown("objects/" + key));
+  old.fd.reset(::openat(objects_.get(), key.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!old.fd || ::fstat(old.fd.get(), &old.status) != 0)
+    return fail_errno(Exit::io, errno, "{}: cannot open", old.shown);
+  JAIL_TRY(temporary, make_temporary());
+  JAIL_TRY(hash, Sha256::make());
+  Worker worker{std::move(hash), {}};
+  auto copied = copy_bytes(old, temporary.fd.get(), temporary.name, true, worker);
+  if (copied && *copied == object.sha256) return admit(temporary, object);
+  ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
+  if (!copied) return tl::unexpected(std::move(copied).error());
+  return fail(Exit::io, "{}: damaged while it was copied", old.shown);
+}
+
+Result<void> Store::link(const Object& object, int parent, const char* name, const std::string& path) const {
+  const std::string key = object.key();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (::linkat(objects_.get(), key.c_str(), parent, name, 0) == 0) return {};
+    if (errno != EMLINK || attempt != 0) break;
+    JAIL_CHECK(renew(object));
+  }
+  return fail_errno(exit_for_write(errno), errno, "{}: cannot link the object {}", quote(path), key);
+}
+
+UnlinkWatch Store::watch() {
+  keys_by_inode_.clear();
+  for (const auto& [key, stamp] : index.objects) keys_by_inode_.emplace(stamp.inode, key);
+  UnlinkWatch watch;
+  auto pending = std::make_shared<std::string>();
+  watch.before = [this, pending](const struct stat& status) {
+    pending->clear();
+    const auto key = keys_by_inode_.find(status.st_ino);
+    if (key != keys_by_inode_.end() && index.objects.at(key->second) == stamp_of(status))
+      *pending = key->second;
+  };
+  watch.after = [this, pending](const struct stat& before) {
+    struct stat now {};
+    if (!pending->empty() && ::fstatat(objects_.get(), pending->c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+        now.st_ino == before.st_ino && now.st_size == before.st_size &&
+        nanoseconds(now.st_mtim) == nanoseconds(before.st_mtim))
+      index.objects[*pending] = stamp_of(now);
+  };
+  return watch;
+}
+
+void Store::save() {
+  if (index.to_bytes() == loaded_) return;
+  const UniqueFd lock = open_lock(dir_.get(), ".index.lock");
+  if (!lock || ::flock(lock.get(), LOCK_EX) != 0) return;
+  if (auto bytes = read_file_at(dir_.get(), "index", max_index, false); bytes && *bytes != loaded_) {
+    if (auto theirs = StoreIndex::from_bytes(*bytes)) {
+      index.sources.merge(theirs->sources);
+      index.objects.merge(theirs->objects);
+    }
+  }
+  std::string bytes = index.to_bytes();
+  if (replace_file_at(dir_.get(), "index", bytes, 0600, false)) loaded_ = std::move(bytes);
+}
+
+Result<void> Store::collect_garbage() {
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    // The failed conversion may have dropped our share of the lock.
+    (void)::flock(lock_.get(), LOCK_SH);
+    return {};
+  }
+  JAIL_TRY(names, names_in(objects_.get(), shown("objects")));
+  for (const std::string& name : names) {
+    struct stat status {};
+    if (::fstatat(objects_.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_nlink > 1)
+      continue;
+    if (::unlinkat(objects_.get(), name.c_str(), 0) == 0) index.objects.erase(name);
+  }
+  (void)::flock(lock_.get(), LOCK_SH);
+  return {};
+}
+
+}  // namespace jail::tree

@@ -1,0 +1,94 @@
+// The store: one object for each file content, mode and owner that trees share by hard link.
+//
+//   STATE/store/             root:root 0700
+//     objects/SHA256-MODE-UID-GID
+//     tmp/                   objects in the making; what a dead build left goes with the next one
+//     index                  store_index.h
+//     .lock                  shared by builds; held alone for cleaning
+//
+// An object gets its name by rename when it is whole, with its final owner and mode. It is never written
+// again: an object that is damaged or has its 65,000 links is replaced by a new inode under the same name.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "jailer/tree/copy.h"
+#include "jailer/tree/remove_tree.h"
+#include "jailer/tree/store_index.h"
+#include "supervisor/base/error.h"
+#include "supervisor/base/fd.h"
+#include "supervisor/spec/instance.h"
+
+namespace jail::tree {
+
+struct Object {
+  std::string sha256;
+  std::uint64_t size = 0;
+  std::uint32_t mode = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  [[nodiscard]] std::string key() const;
+};
+
+class Store {
+ public:
+  /// Opens (and makes) the store, shared with other builds.
+  [[nodiscard]] static Result<Store> open(const Instance& instance);
+
+  /// The index in memory. Workers only read it; changes are made between the parallel parts and reach the
+  /// disk by save().
+  StoreIndex index;
+
+  /// Copies the source file into the store and hashes it on the way; fills in `object`'s hash and size from
+  /// its mode and owner. `status` is what the source was. Callable from several threads.
+  [[nodiscard]] Result<void> ingest(const RootDir& root, const std::string& source, Object& object,
+                                    struct stat& status, Worker& worker) const;
+
+  /// Makes sure that the object is there and whole: known by its stamp, else by reading it; a missing or
+  /// damaged one is made anew from its source. Callable from several threads.
+  [[nodiscard]] Result<void> ensure(const RootDir& root, const std::string& source, const Object& object,
+                                    Worker& worker) const;
+
+  /// Links the object to `name` in `parent`; `path` is for messages.
+  [[nodiscard]] Result<void> link(const Object& object, int parent, const char* name,
+                                  const std::string& path) const;
+
+  /// The object's stamp, as the index has it or else from disk; nothing where there is none.
+  [[nodiscard]] const Stamp* known(const std::string& key) const;
+
+  /// For remove_tree(): keeps the stamps of objects whose link count changes.
+  [[nodiscard]] UnlinkWatch watch();
+
+  /// Writes the index, what others wrote meanwhile included. A failure costs time later and nothing else.
+  void save();
+
+  /// Removes objects that no tree has, unless another build runs.
+  [[nodiscard]] Result<void> collect_garbage();
+
+ private:
+  struct Temporary {
+    UniqueFd fd;
+    std::string name;
+  };
+  [[nodiscard]] Result<Temporary> make_temporary() const;
+  [[nodiscard]] Result<void> ingest_once(const RootDir& root, const std::string& source, Object& object,
+                                         struct stat& status, Worker& worker, bool& changed) const;
+  [[nodiscard]] Result<void> admit(Temporary& temporary, const Object& object) const;
+  [[nodiscard]] bool whole(const Object& object, Worker& worker) const;
+  [[nodiscard]] Result<void> renew(const Object& object) const;
+  [[nodiscard]] std::string shown(const std::string& name) const { return path_ + "/" + name; }
+
+  std::string path_;
+  UniqueFd dir_;
+  UniqueFd objects_;
+  UniqueFd temporaries_;
+  UniqueFd lock_;
+  std::string loaded_;  ///< the index as it was read: not written again when nothing changed
+  std::unique_ptr<std::atomic<unsigned>> serial_ = std::make_unique<std::atomic<unsigned>>(0);
+  std::unordered_map<std::uint64_t, std::string> keys_by_inode_;
+};
+
+}  // namespace jail::tree

@@ -1,0 +1,278 @@
+// verify(): a tree against its lock. First a walk by descriptors over all directories that the lock knows (no
+// path is followed, no device opened, no other file system entered), then the bytes of the files, in several
+// threads. Files that share an inode are read once and reported each.
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <mutex>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "jailer/tree/builder.h"
+#include "jailer/tree/lock_reader.h"
+#include "jailer/tree/parallel.h"
+#include "jailer/tree/remove_tree.h"
+#include "jailer/tree/root_dir.h"
+#include "jailer/tree/tree_index.h"
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail {
+namespace {
+
+using namespace jail::tree;
+
+constexpr std::size_t max_file = 256UL << 20U;
+
+const char* format_name(mode_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR:
+      return "a directory";
+    case S_IFREG:
+      return "a file";
+    case S_IFLNK:
+      return "a symlink";
+    case S_IFCHR:
+      return "a character device";
+    case S_IFBLK:
+      return "a block device";
+    case S_IFIFO:
+      return "a fifo";
+    case S_IFSOCK:
+      return "a socket";
+    default:
+      return "of no known type";
+  }
+}
+
+std::string short_hash(const std::string& sha256) {
+  return sha256.substr(0, 16) + "...";
+}
+
+/// Attributes that grant something. The labels of the host's own security modules come and go with the host.
+bool grants(std::string_view attribute) {
+  if (attribute.starts_with("system.posix_acl_")) return true;
+  if (!attribute.starts_with("security.")) return false;
+  return attribute != "security.selinux" && attribute != "security.ima" && attribute != "security.evm" &&
+         !attribute.starts_with("security.SMACK64");
+}
+
+std::vector<std::string> granting(const char* names, ssize_t length) {
+  std::vector<std::string> found;
+  for (ssize_t at = 0; at < length;) {
+    const std::string_view name(names + at);
+    if (grants(name)) found.emplace_back(name);
+    at += static_cast<ssize_t>(name.size()) + 1;
+  }
+  return found;
+}
+
+class Verifier {
+ public:
+  Verifier(const generation::Opened& opened, Lock lock, RootDir tree)
+      : opened_(opened),
+        lock_(std::move(lock)),
+        tree_(std::move(tree)),
+        cursor_(tree_, Cursor::Kind::beneath) {}
+
+  Result<VerifyResult> run() {
+    for (const LockEntry& entry : lock_.entries) known_.insert(entry.path);
+    for (const LockEntry& entry : lock_.entries) {
+      JAIL_CHECK(look_at(entry));
+      if (entry.type == EntryType::file) result_.bytes += entry.size;
+    }
+    JAIL_CHECK(read_files());
+    JAIL_CHECK(check_frozen());
+    result_.entries = lock_.entries.size();
+    std::sort(result_.differences.begin(), result_.differences.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.path, a.what, a.text) < std::tie(b.path, b.what, b.text);
+    });
+    return std::move(result_);
+  }
+
+ private:
+  /// Files to read: all entries that show one inode.
+  struct Job {
+    std::uint64_t inode = 0;
+    std::uint64_t size = 0;
+    std::vector<const LockEntry*> entries;
+  };
+
+  template <class... Args>
+  void differ(const std::string& path, const char* what, fmt::format_string<Args...> format, Args&&... args) {
+    const std::scoped_lock guard(mutex_);
+    result_.differences.push_back(
+        {path, what, escape(path) + ": " + fmt::format(format, std::forward<Args>(args)...)});
+  }
+
+  Result<void> look_at(const LockEntry& entry) {
+    struct stat status {};
+    Cursor::Place place;
+    if (entry.path == "/") {
+      if (::fstat(tree_.fd(), &status) != 0)
+        return fail_errno(Exit::io, errno, "{}: cannot stat", tree_.shown("/"));
+    } else {
+      place = cursor_.at(entry.path);
+      if (place.parent < 0 || ::fstatat(place.parent, place.name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != EXDEV)
+          return fail_errno(Exit::io, errno, "{}: cannot stat", tree_.shown(entry.path));
+        differ(entry.path, "missing", "missing");
+        return {};
+      }
+    }
+    if ((status.st_mode & S_IFMT) != format_of(entry.type)) {
+      differ(entry.path, "type", "is {}, must be {}", format_name(status.st_mode),
+             format_name(format_of(entry.type)));
+      return {};
+    }
+    compare_metadata(entry, status);
+    return compare_kind(entry, status, place);
+  }
+
+  void compare_metadata(const LockEntry& entry, const struct stat& status) {
+    const std::uint32_t mode = status.st_mode & 07777U;
+    if (entry.type != EntryType::symlink && mode != entry.mode)
+      differ(entry.path, "mode", "mode is {:04o}, must be {:04o}", mode, entry.mode);
+    if (status.st_uid != entry.uid || status.st_gid != entry.gid)
+      differ(entry.path, "owner", "owner is {}:{}, must be {}:{}", status.st_uid, status.st_gid, entry.uid,
+             entry.gid);
+  }
+
+  Result<void> compare_kind(const LockEntry& entry, const struct stat& status, const Cursor::Place& place) {
+    switch (entry.type) {
+      case EntryType::directory:
+        return look_into(entry);
+      case EntryType::file:
+        if (static_cast<std::uint64_t>(status.st_size) != entry.size)
+          differ(entry.path, "size", "size is {}, must be {}", status.st_size, entry.size);
+        add_job(entry, status);
+        return {};
+      case EntryType::symlink:
+        compare_target(entry, place);
+        break;
+      case EntryType::character_device:
+      case EntryType::block_device:
+        if (status.st_rdev != makedev(entry.major, entry.minor))
+          differ(entry.path, "device", "is device {}:{}, must be {}:{}", major(status.st_rdev),
+                 minor(status.st_rdev), entry.major, entry.minor);
+        break;
+    }
+    // Not by a descriptor: opening a device does something. The parent's descriptor and l* follow nothing.
+    std::array<char, 4096> names{};
+    const std::string path = fmt::format("/proc/self/fd/{}/{}", place.parent, place.name);
+    report_attributes({&entry},
+                      granting(names.data(), ::llistxattr(path.c_str(), names.data(), names.size())));
+    return {};
+  }
+
+  void compare_target(const LockEntry& entry, const Cursor::Place& place) {
+    std::array<char, PATH_MAX> target{};
+    const ssize_t length = ::readlinkat(place.parent, place.name, target.data(), target.size());
+    const std::string_view text(target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+    if (text != entry.target)
+      differ(entry.path, "target", "points to {}, must point to {}", quote(text), quote(entry.target));
+  }
+
+  /// What is in a directory and not in the lock. An added directory is named once, whatever it holds.
+  Result<void> look_into(const LockEntry& entry) {
+    const UniqueFd fd = tree_.beneath(entry.path, O_RDONLY | O_DIRECTORY);
+    if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", tree_.shown(entry.path));
+    report_attributes({&entry}, attributes_of(fd.get()));
+    JAIL_TRY(names, names_in(fd.get(), entry.path));
+    for (const std::string& name : names) {
+      const std::string path = (entry.path == "/" ? "" : entry.path) + "/" + name;
+      struct stat status {};
+      if (known_.contains(path) || ::fstatat(fd.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0)
+        continue;
+      differ(path, "added", "not in the lock ({})", format_name(status.st_mode));
+    }
+    return {};
+  }
+
+  void add_job(const LockEntry& entry, const struct stat& status) {
+    const auto [at, fresh] = job_of_.try_emplace(status.st_ino, jobs_.size());
+    if (fresh) jobs_.push_back({status.st_ino, static_cast<std::uint64_t>(status.st_size), {}});
+    jobs_[at->second].entries.push_back(&entry);
+  }
+
+  Result<void> read_files() {
+    std::uint64_t bytes = 0;
+    for (const Job& job : jobs_) bytes += job.size;
+    std::stable_sort(jobs_.begin(), jobs_.end(), [](const Job& a, const Job& b) { return a.size > b.size; });
+    return parallel(jobs_.size(), bytes,
+                    [&](std::size_t i, Worker& worker) { return read_file(jobs_[i], worker); });
+  }
+
+  Result<void> read_file(const Job& job, Worker& worker) {
+    const std::string& path = job.entries.front()->path;
+    const UniqueFd fd = tree_.beneath(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    struct stat status {};
+    if (!fd || ::fstat(fd.get(), &status) != 0)
+      return fail_errno(Exit::io, errno, "{}: cannot open", tree_.shown(path));
+    if (status.st_ino != job.inode || !S_ISREG(status.st_mode))
+      return with_hint(fail(Exit::io, "{}: replaced while the tree was verified", tree_.shown(path)),
+                       "verify again");
+    report_attributes(job.entries, attributes_of(fd.get()));
+    JAIL_TRY(hash, hash_file(fd.get(), worker.hash, worker.buffer, path));
+    for (const LockEntry* entry : job.entries)
+      if (entry->size == static_cast<std::uint64_t>(status.st_size) && hash != entry->sha256)
+        differ(entry->path, "content", "content differs (sha256 {}, must be {})", short_hash(hash),
+               short_hash(entry->sha256));
+    return {};
+  }
+
+  static std::vector<std::string> attributes_of(int fd) {
+    std::array<char, 4096> names{};
+    return granting(names.data(), ::flistxattr(fd, names.data(), names.size()));
+  }
+
+  void report_attributes(const std::vector<const LockEntry*>& entries,
+                         const std::vector<std::string>& attributes) {
+    for (const LockEntry* entry : entries)
+      for (const std::string& attribute : attributes)
+        differ(entry->path, "xattr", "has the attribute {}, must have none", escape(attribute));
+  }
+
+  Result<void> check_frozen() {
+    for (const auto& [name, sha256] : lock_.frozen) {
+      const auto bytes = read_file_at(opened_.dir.get(), name, max_file, false);
+      if (!bytes && bytes.error().exit == Exit::no_input) {
+        differ(name, "missing", "missing");
+        continue;
+      }
+      if (!bytes) return tl::unexpected(bytes.error());
+      JAIL_TRY(hash, sha256_hex(*bytes));
+      if (hash != sha256)
+        differ(name, "content", "content differs (sha256 {}, must be {})", short_hash(hash),
+               short_hash(sha256));
+    }
+    return {};
+  }
+
+  const generation::Opened& opened_;
+  Lock lock_;
+  RootDir tree_;
+  Cursor cursor_;
+  std::unordered_set<std::string_view> known_;
+  std::vector<Job> jobs_;
+  std::unordered_map<std::uint64_t, std::size_t> job_of_;
+  std::mutex mutex_;
+  VerifyResult result_;
+};
+
+}  // namespace
+
+Result<VerifyResult> verify(const generation::Opened& opened) {
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_file, false));
+  JAIL_TRY(lock, lock_from_json(text, opened.path + "/" + generation::lock));
+  UniqueFd fd(::openat(opened.dir.get(), generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return fail_errno(Exit::io, errno, "{}/tree: cannot open", quote(opened.path));
+  return Verifier(opened, std::move(lock), RootDir(std::move(fd), opened.path + "/tree")).run();
+}
+
+}  // namespace jail

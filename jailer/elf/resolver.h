@@ -6,27 +6,22 @@
 #include <string>
 #include <vector>
 
+#include "jailer/elf/locate.h"
 #include "supervisor/base/error.h"
 
 namespace jail::elf {
-
-/// A symlink that a path ran over, so that the tree can repeat it: /lib -> usr/lib.
-struct Hop {
-  std::string path;    ///< absolute, below the root
-  std::string target;  ///< as read
-};
-
-/// A path followed inside a root the way the kernel would after chroot: absolute links stay inside.
-struct Located {
-  std::string path;        ///< as asked for, absolute
-  std::string real;        ///< every link resolved, below the root
-  std::vector<Hop> hops;   ///< each link that was followed, in order
-};
 
 /// One candidate that was looked at for a needed name.
 struct Tried {
   std::string path;
   std::string outcome;  ///< "found", "no such file", "wrong ELF class", "not an ELF file" ...
+};
+
+/// A build of a library for some processors, which ld.so on those would load in place of the object's own.
+struct Variant {
+  std::string path;
+  std::string subdirectory;  ///< "glibc-hwcaps/x86-64-v3"
+  Located file;
 };
 
 /// One object of the list that ld.so would make.
@@ -36,20 +31,34 @@ struct Object {
   Located file;           ///< where that is
   std::string soname;     ///< DT_SONAME; may be empty
   std::string needed_by;  ///< path of the object whose entry loaded it; empty for the program
-  std::string rule;       ///< how it was found: "rpath", "runpath", "ld.so.cache", "default directory", "absolute", "interpreter"
+  std::string rule;  ///< how it was found: "program", "rpath", "runpath", "ld.so.cache", "default directory",
+                     ///< "absolute", "interpreter"
   std::vector<Tried> tried;
+  std::vector<Variant> variants;          ///< a tree for all processors holds these too
+  std::vector<std::string> dlopen_notes;  ///< JSON of each .note.dlopen (UAPI.12), unchecked
 };
 
 struct Closure {
-  std::vector<Object> objects;       ///< in load order (breadth first); the program first, the loader where ld.so lists it
-  std::string interpreter;           ///< PT_INTERP, as written; empty for a static program or a library
+  std::vector<Object>
+      objects;  ///< in load order (breadth first); the program first, the loader where ld.so lists it
+  std::string interpreter;  ///< PT_INTERP, as written; empty for a static program or a library
   std::optional<Located> interpreter_file;
   std::vector<std::string> imports;  ///< undefined dynamic symbols of all objects, sorted, without doubles
+  std::vector<std::string>
+      notes;  ///< findings that stop nothing: relative search paths, audit libraries, stale cache entries
   bool is_static = false;
 };
 
-/// Resolves programs and libraries in one root; keeps what it has read (files, the cache) for the next call. The
-/// program may be a dynamic or static executable or a shared library. Throws nothing; hostile input is an Error.
+/// What to put into a Closure beyond the list; each costs time.
+struct Detail {
+  bool imports = true;
+  bool tried = true;
+};
+
+/// Resolves programs and libraries in one root; keeps what it has read (files, the cache) for the next call.
+/// The program may be a dynamic or static executable or a shared library. Throws nothing; hostile input is an
+/// Error. Not modelled, on purpose: LD_* variables, /etc/ld.so.preload, AT_SECURE. A path list element that
+/// is relative or empty (the current directory) finds nothing here; it is in `notes`.
 class Resolver {
  public:
   /// `root` is a directory ("/" for the running system). Nothing outside of it is read.
@@ -58,13 +67,15 @@ class Resolver {
   Resolver& operator=(Resolver&&) noexcept;
   ~Resolver();
 
-  /// All that ld.so would load for `path` (absolute, below the root). A library that cannot be found is an error that
-  /// gives the chain (who needs it), and every place that was looked at.
-  [[nodiscard]] Result<Closure> resolve(const std::string& path);
+  /// All that ld.so would load for `path` (absolute, below the root). A library that cannot be found is an
+  /// error that gives the chain (who needs it), and every place that was looked at.
+  [[nodiscard]] Result<Closure> resolve(const std::string& path, Detail detail = {});
 
-  /// Finds a library by soname as the program `for_path` would find it with dlopen (its own class and machine), or an
-  /// absolute path; then its closure.
-  [[nodiscard]] Result<Closure> resolve_library(const std::string& soname_or_path, const std::string& for_path);
+  /// Finds a library by soname as the program `for_path` would find it with dlopen (its own class and
+  /// machine), or an absolute path; then its closure, the library first. An object that the program has
+  /// loaded already is itself.
+  [[nodiscard]] Result<Closure> resolve_library(const std::string& soname_or_path,
+                                                const std::string& for_path, Detail detail = {});
 
   /// Follows `path` inside the root.
   [[nodiscard]] Result<Located> locate(const std::string& path) const;

@@ -1,0 +1,203 @@
+#include "jailer/elf/loader_policy.h"
+
+#include <elf.h>
+
+#include <algorithm>
+
+namespace jail::elf {
+namespace {
+
+/// One loader that we know. Sources: glibc's sysdeps (shlib-versions, ldconfig.h, dl-hwcaps_subdirs.c) and
+/// Debian's multiarch.
+struct Row {
+  Abi abi;
+  const char* interpreter;
+  const char* multiarch;  ///< Debian's tuple
+  const char* platform;
+  std::int32_t flags[2];  ///< entries of ld.so.cache; 0: no second kind
+  const char* hwcaps;     ///< glibc-hwcaps subdirectories, best first
+};
+
+constexpr Row kTable[] = {
+    {{ELFCLASS64, ELFDATA2LSB, EM_X86_64},
+     "/lib64/ld-linux-x86-64.so.2",
+     "x86_64-linux-gnu",
+     "x86_64",
+     {0x303, 0},
+     "x86-64-v4:x86-64-v3:x86-64-v2"},
+    {{ELFCLASS32, ELFDATA2LSB, EM_386}, "/lib/ld-linux.so.2", "i386-linux-gnu", "i686", {0x3, 0x1}, ""},
+    {{ELFCLASS32, ELFDATA2LSB, EM_X86_64},
+     "/libx32/ld-linux-x32.so.2",
+     "x86_64-linux-gnux32",
+     "x86_64",
+     {0x803, 0},
+     "x86-64-v4:x86-64-v3:x86-64-v2"},
+    {{ELFCLASS64, ELFDATA2LSB, EM_AARCH64},
+     "/lib/ld-linux-aarch64.so.1",
+     "aarch64-linux-gnu",
+     "aarch64",
+     {0xa03, 0},
+     ""},
+    {{ELFCLASS32, ELFDATA2LSB, EM_ARM},
+     "/lib/ld-linux-armhf.so.3",
+     "arm-linux-gnueabihf",
+     "v7l",
+     {0x903, 0},
+     ""},
+    {{ELFCLASS64, ELFDATA2LSB, EM_RISCV},
+     "/lib/ld-linux-riscv64-lp64d.so.1",
+     "riscv64-linux-gnu",
+     "",
+     {0x1003, 0},
+     ""},
+    {{ELFCLASS64, ELFDATA2LSB, EM_PPC64},
+     "/lib64/ld64.so.2",
+     "powerpc64le-linux-gnu",
+     "power8",
+     {0x503, 0},
+     "power10:power9"},
+    {{ELFCLASS64, ELFDATA2MSB, EM_S390},
+     "/lib/ld64.so.1",
+     "s390x-linux-gnu",
+     "z900",
+     {0x403, 0},
+     "z16:z15:z14:z13"},
+};
+
+/// The NUL-terminated string at `at`.
+std::string_view string_at(std::string_view bytes, std::size_t at) {
+  const std::string_view rest = bytes.substr(at);
+  return rest.substr(0, std::min(rest.find('\0'), rest.size()));
+}
+
+bool has_string(std::string_view bytes, const std::string& text) {
+  const std::string framed = std::string(1, '\0') + text + std::string(1, '\0');
+  return bytes.find(framed) != std::string_view::npos;
+}
+
+/// The loader's array of default directories: at least two strings in a row that begin and end with a slash,
+/// one of them
+/// "/lib/", "/usr/lib/" or the like.
+std::vector<std::string> find_system_dirs(std::string_view bytes) {
+  constexpr std::size_t max_directory = 200;
+  for (std::size_t at = bytes.find(std::string_view("\0/", 2)); at != std::string_view::npos;
+       at = bytes.find(std::string_view("\0/", 2), at + 1)) {
+    std::vector<std::string> run;
+    for (std::size_t next = at + 1; next < bytes.size() && bytes[next] == '/' && run.size() < 16;) {
+      const std::string_view text = string_at(bytes, next);
+      if (text.size() < 3 || text.size() > max_directory || text.back() != '/') break;
+      run.emplace_back(text);
+      next += text.size() + 1;
+    }
+    const bool library = std::any_of(run.begin(), run.end(), [](const std::string& directory) {
+      return directory.rfind("/lib", 0) == 0 || directory.find("/lib") != std::string::npos;
+    });
+    if (run.size() >= 2 && library) return run;
+  }
+  return {};
+}
+
+std::string find_cache(std::string_view bytes) {
+  constexpr std::string_view tail("/ld.so.cache\0", 13);
+  const std::size_t at = bytes.find(tail);
+  if (at == std::string_view::npos) return {};
+  const std::size_t start = bytes.rfind('\0', at);
+  if (start == std::string_view::npos || at - start > 200 || bytes[start + 1] != '/') return {};
+  return std::string(string_at(bytes, start + 1));
+}
+
+/// glibc up to 2.36 also tries tls/, the platform, and two capability names, in all combinations
+/// (dl-hwcaps.c). On every x86-64 processor "tls" and "x86_64" are among them, the others on some.
+std::vector<Subdirectory> legacy_subdirectories() {
+  std::vector<Subdirectory> result;
+  for (const char* tls : {"tls/", ""}) {
+    for (const char* platform : {"haswell/", "xeon_phi/", ""}) {
+      for (const char* avx : {"avx512_1/", ""}) {
+        for (const char* machine : {"x86_64/", ""}) {
+          const std::string name = std::string(tls) + platform + avx + machine;
+          if (!name.empty()) result.push_back({name, *platform != '\0' || *avx != '\0'});
+        }
+      }
+    }
+  }
+  return result;
+}
+
+std::vector<Subdirectory> hwcaps_subdirectories(std::string_view names) {
+  std::vector<Subdirectory> result;
+  while (!names.empty()) {
+    const std::size_t colon = std::min(names.find(':'), names.size());
+    result.push_back({"glibc-hwcaps/" + std::string(names.substr(0, colon)) + "/", true});
+    names.remove_prefix(std::min(colon + 1, names.size()));
+  }
+  return result;
+}
+
+/// "x86-64-v4:x86-64-v3:x86-64-v2" as this loader has it (later ones know more), else the table's.
+std::string find_hwcaps(std::string_view bytes, std::string_view known) {
+  if (known.empty()) return {};
+  const std::string_view last =
+      known.substr(known.rfind(':') + 1);  // the oldest level: every loader ends with it
+  const std::string framed = std::string(last) + std::string(1, '\0');
+  for (std::size_t at = bytes.find(framed); at != std::string_view::npos; at = bytes.find(framed, at + 1)) {
+    const std::size_t start = bytes.rfind('\0', at);
+    if (start == std::string_view::npos || at - start > 200) continue;
+    const std::string_view text = string_at(bytes, start + 1);
+    if (text.find(':') != std::string_view::npos && text.find('/') == std::string_view::npos)
+      return std::string(text);
+  }
+  return std::string(known);
+}
+
+const Row* find_row(const Abi& abi) {
+  const auto* row =
+      std::find_if(std::begin(kTable), std::end(kTable), [&](const Row& r) { return r.abi == abi; });
+  return row == std::end(kTable) ? nullptr : row;
+}
+
+}  // namespace
+
+LoaderPolicy default_policy(const Abi& abi) {
+  LoaderPolicy policy;
+  policy.abi = abi;
+  policy.lib = abi.elf_class == ELFCLASS64 ? "lib64" : "lib";
+  if (const Row* row = find_row(abi)) {
+    policy.interpreter = row->interpreter;
+    policy.lib = std::string("lib/") + row->multiarch;
+    policy.system_dirs = {"/" + policy.lib + "/", "/usr/" + policy.lib + "/"};
+    policy.platform = row->platform;
+    for (const std::int32_t flags : row->flags) {
+      if (flags != 0) policy.cache_flags.push_back(flags);
+    }
+    policy.subdirectories = hwcaps_subdirectories(row->hwcaps);
+  }
+  policy.system_dirs.insert(policy.system_dirs.end(), {"/lib/", "/usr/lib/"});
+  policy.subdirectories.push_back({"", false});
+  return policy;
+}
+
+LoaderPolicy read_policy(const Abi& abi, std::string_view loader) {
+  LoaderPolicy policy = default_policy(abi);
+  if (loader.empty()) return policy;
+  std::vector<std::string> directories = find_system_dirs(loader);
+  if (!directories.empty()) {
+    policy.system_dirs = std::move(directories);
+    policy.from_loader = true;
+    // $LIB is the first system directory without its slashes (slibdir): "lib/x86_64-linux-gnu", "lib64".
+    const std::string& first = policy.system_dirs.front();
+    const std::string lib = first.substr(1, first.size() - 2);
+    policy.lib = has_string(loader, lib) ? lib : policy.lib;
+  }
+  if (std::string cache = find_cache(loader); !cache.empty()) policy.cache = std::move(cache);
+  if (const Row* row = find_row(abi)) {
+    policy.subdirectories = hwcaps_subdirectories(find_hwcaps(loader, row->hwcaps));
+    if (abi.machine == EM_X86_64 && has_string(loader, "xeon_phi") && has_string(loader, "tls")) {
+      const std::vector<Subdirectory> legacy = legacy_subdirectories();
+      policy.subdirectories.insert(policy.subdirectories.end(), legacy.begin(), legacy.end());
+    }
+    policy.subdirectories.push_back({"", false});
+  }
+  return policy;
+}
+
+}  // namespace jail::elf

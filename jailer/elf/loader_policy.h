@@ -1,0 +1,38 @@
+// What a dynamic loader was compiled with: its default directories, $LIB, $PLATFORM, hwcaps subdirectories,
+// cache. Read from the strings of the root's own loader where it has them, else from a table per machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "jailer/elf/elf_file.h"
+
+namespace jail::elf {
+
+/// A subdirectory that the loader tries before a directory itself.
+struct Subdirectory {
+  std::string name;      ///< "glibc-hwcaps/x86-64-v3/", "tls/x86_64/", "" for the directory itself
+  bool variant = false;  ///< searched only on some processors
+};
+
+struct LoaderPolicy {
+  Abi abi;
+  std::string interpreter;  ///< the usual PT_INTERP; empty for machines that the table does not know
+  std::vector<std::string> system_dirs;  ///< in order, each with its final slash
+  std::string lib;                       ///< $LIB
+  std::string platform;                  ///< $PLATFORM on every processor: AT_PLATFORM
+  std::string cache = "/etc/ld.so.cache";
+  std::vector<std::int32_t> cache_flags;     ///< flags of the cache entries that this loader takes
+  std::vector<Subdirectory> subdirectories;  ///< in search order; the last one is the directory itself
+  bool from_loader = false;                  ///< system_dirs come from the loader file, not from the table
+};
+
+/// The table's answer for `abi`. Machines it does not know get /lib and /usr/lib.
+[[nodiscard]] LoaderPolicy default_policy(const Abi& abi);
+
+/// As default_policy, corrected by the strings in `loader` (the bytes of the loader's file; may be empty).
+[[nodiscard]] LoaderPolicy read_policy(const Abi& abi, std::string_view loader);
+
+}  // namespace jail::elf

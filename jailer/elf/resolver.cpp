@@ -1,0 +1,292 @@
+#include "jailer/elf/resolver.h"
+
+#include <elf.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <string_view>
+#include <unordered_set>
+
+#include "jailer/elf/script.h"
+#include "jailer/elf/session.h"
+#include "supervisor/base/quote.h"
+
+namespace jail::elf {
+namespace {
+
+constexpr std::size_t kMaxLoaderBytes = std::size_t{16} << 20;
+constexpr std::size_t kMaxCacheBytes = std::size_t{64} << 20;
+constexpr std::size_t kMaxPlacesTold = 16;
+constexpr std::size_t kMaxMissingTold = 8;
+
+/// A program, checked as far as the kernel and ld.so check it before they load anything.
+struct Program {
+  const RootTree::Found* where = nullptr;
+  ParsedFile* file = nullptr;
+  bool is_static = false;
+};
+
+std::string tell(const Missing& missing) {
+  std::string text = fmt::format("{} not found, needed by {}; looked at: ", escape(missing.name),
+                                 Session::chain_of(missing.needed_by));
+  if (missing.tried.empty()) text += "nothing (it has no search path)";
+  for (std::size_t i = 0; i < missing.tried.size(); ++i) {
+    if (i == kMaxPlacesTold) {
+      text += fmt::format(", and {} more places", missing.tried.size() - i);
+      break;
+    }
+    const Tried& tried = missing.tried[i];
+    text += fmt::format("{}{} ({})", i == 0 ? "" : ", ", escape(tried.path), escape(tried.outcome));
+  }
+  return text;
+}
+
+tl::unexpected<Error> fail_missing(const std::vector<Missing>& all) {
+  std::string text;
+  for (std::size_t i = 0; i < all.size() && i < kMaxMissingTold; ++i) {
+    if (i > 0) text += "\n  ";
+    text += tell(all[i]);
+  }
+  if (all.size() > kMaxMissingTold) text += fmt::format("\n  and {} more", all.size() - kMaxMissingTold);
+  return with_hint(
+      fail(Exit::no_input, "{}", text),
+      fmt::format(
+          "install the package that ships {}, or put its directory into /etc/ld.so.conf.d and run ldconfig",
+          escape(all.front().name)));
+}
+
+}  // namespace
+
+struct Resolver::Impl {
+  explicit Impl(RootTree tree) : store(std::move(tree)) {}
+
+  FileStore store;
+  std::map<std::pair<std::string, bool>, std::unique_ptr<LdCache>> caches;
+  std::map<std::string, std::unique_ptr<Search>> searches;  ///< by ABI and loader
+  std::vector<std::string> notes;
+
+  [[nodiscard]] Result<const RootTree::Found*> regular(const std::string& path);
+  [[nodiscard]] Result<Program> open_program(const std::string& path);
+  [[nodiscard]] std::string hint_for_script(const RootTree::Found& where);
+  [[nodiscard]] Result<const RootTree::Found*> find_interpreter(const std::string& path, const ElfFile& elf);
+  [[nodiscard]] Result<Search*> search_for(const Abi& abi, const std::string& interpreter);
+  [[nodiscard]] const LdCache* cache_for(const std::string& path, bool big_endian);
+  [[nodiscard]] Result<Closure> describe(const Session& session, const std::vector<Node*>& objects,
+                                         Detail detail);
+  [[nodiscard]] Result<void> collect_imports(const std::vector<Node*>& objects, Closure& closure);
+  [[nodiscard]] Result<Closure> run(const std::string& path, const std::string* library, Detail detail);
+};
+
+Result<const RootTree::Found*> Resolver::Impl::regular(const std::string& path) {
+  const RootTree::Found& found = store.find(path);
+  if (found.kind == RootTree::Kind::regular) return &found;
+  if (found.kind == RootTree::Kind::missing) {
+    if (found.error == EINVAL) return fail(Exit::usage, "{}: not an absolute path", quote(path));
+    return fail_errno(Exit::no_input, found.error, "{}", quote(path));
+  }
+  return fail(Exit::no_input, "{}: {}", quote(path),
+              found.kind == RootTree::Kind::directory ? "is a directory" : "not a regular file");
+}
+
+std::string Resolver::Impl::hint_for_script(const RootTree::Found& where) {
+  const auto bytes = store.beginning(where);
+  const auto script = bytes ? parse_script(*bytes) : std::optional<Script>{};
+  if (!script) return script.error().message;
+  return *script ? fmt::format("it is a script for {}: ask for that", quote((*script)->interpreter))
+                 : std::string{};
+}
+
+Result<Program> Resolver::Impl::open_program(const std::string& path) {
+  Program program;
+  JAIL_TRY(where, regular(path));
+  program.where = where;
+  program.file = &store.parsed(*where);
+  const ParsedFile& file = *program.file;
+  if (!file.elf) {
+    return with_hint(fail(Exit::manifest, "{}: {}", quote(path), file.problem),
+                     file.header.magic ? file.hint : hint_for_script(*where));
+  }
+  const Verdict verdict = judge(file.header, file.header.abi);
+  if (verdict.kind != Verdict::Kind::take) return fail(Exit::manifest, "{}: {}", quote(path), verdict.reason);
+  const ElfFile& elf = *file.elf;
+  if (!elf.has_load) return fail(Exit::manifest, "{}: object file has no loadable segments", quote(path));
+  program.is_static = !elf.interpreter &&
+                      (!elf.has_dynamic || file.header.type == ET_EXEC || elf.position_independent_program());
+  return program;
+}
+
+Result<const RootTree::Found*> Resolver::Impl::find_interpreter(const std::string& path, const ElfFile& elf) {
+  const std::string& interpreter = *elf.interpreter;
+  if (interpreter.empty() || interpreter[0] != '/') {
+    return with_hint(fail(Exit::manifest, "{}: its interpreter {} is not an absolute path", quote(path),
+                          quote(interpreter)),
+                     "the kernel would look for it in the current directory: link the program anew");
+  }
+  const RootTree::Found& found = store.find(interpreter);
+  if (found.kind != RootTree::Kind::regular) {
+    return with_hint(
+        fail(Exit::no_input, "{}: its interpreter {} does not exist", quote(path), quote(interpreter)),
+        "install the C library that it was linked with (for Debian: dpkg -S of that path on a machine that "
+        "has it)");
+  }
+  ParsedFile& loader = store.parsed(found);
+  if (!loader.elf || judge(loader.header, elf.header.abi).kind != Verdict::Kind::take) {
+    return fail(Exit::manifest, "{}: its interpreter {} is not a loader for its class and machine",
+                quote(path), quote(interpreter));
+  }
+  if (interpreter.find("/ld-musl-") != std::string::npos) {
+    return with_hint(fail(Exit::host, "{}: is linked with musl ({}), whose search rules are not known here",
+                          quote(path), quote(interpreter)),
+                     "use the glibc build of the program, or list its libraries in the manifest");
+  }
+  return &found;
+}
+
+const LdCache* Resolver::Impl::cache_for(const std::string& path, bool big_endian) {
+  const auto [slot, fresh] = caches.try_emplace({path, big_endian});
+  if (!fresh) return slot->second.get();
+  const RootTree::Found& found = store.find(path);
+  if (found.kind != RootTree::Kind::regular) return nullptr;
+  auto bytes = store.contents(found, kMaxCacheBytes);
+  auto cache = bytes ? LdCache::parse(std::move(*bytes), big_endian) : tl::unexpected(bytes.error());
+  if (cache) {
+    slot->second = std::make_unique<LdCache>(std::move(*cache));
+  } else {
+    notes.push_back(cache.error().message + ": ld.so passes over it, and so do we");
+  }
+  return slot->second.get();
+}
+
+Result<Search*> Resolver::Impl::search_for(const Abi& abi, const std::string& interpreter) {
+  const std::string key = fmt::format("{} {} {} {}", abi.elf_class, abi.data, abi.machine, interpreter);
+  const auto [slot, fresh] = searches.try_emplace(key);
+  if (!fresh) return slot->second.get();
+  std::string loader;
+  if (!interpreter.empty()) {
+    const RootTree::Found& found = store.find(interpreter);
+    if (found.kind == RootTree::Kind::regular) {
+      auto bytes = store.contents(found, kMaxLoaderBytes);
+      if (bytes) loader = std::move(*bytes);
+    }
+  }
+  LoaderPolicy policy = read_policy(abi, loader);
+  const LdCache* cache = cache_for(policy.cache, abi.data == ELFDATA2MSB);
+  slot->second = std::make_unique<Search>(store, std::move(policy), cache);
+  return slot->second.get();
+}
+
+Result<void> Resolver::Impl::collect_imports(const std::vector<Node*>& objects, Closure& closure) {
+  std::unordered_set<std::string_view> names;  // into the store, which outlives this
+  for (const Node* node : objects) {
+    auto imports = store.imports(*node->file);
+    if (!imports) {
+      return with_hint(fail(imports.error().exit, "{}: {}", quote(node->path), imports.error().message),
+                       imports.error().hint);
+    }
+    names.insert((*imports)->begin(), (*imports)->end());
+  }
+  closure.imports.assign(names.begin(), names.end());
+  std::sort(closure.imports.begin(), closure.imports.end());
+  return {};
+}
+
+Result<Closure> Resolver::Impl::describe(const Session& session, const std::vector<Node*>& objects,
+                                         Detail detail) {
+  Closure closure;
+  closure.objects.reserve(objects.size());
+  for (Node* node : objects) {
+    Object object;
+    object.name = node->name;
+    object.path = node->path;
+    object.file = node->where->located;
+    object.soname = node->file->elf->soname;
+    if (node->loader != nullptr) object.needed_by = node->loader->path;
+    object.rule = node->rule;
+    object.tried = std::move(node->tried);
+    object.variants = std::move(node->variants);
+    object.dlopen_notes = node->file->elf->dlopen_notes;
+    closure.objects.push_back(std::move(object));
+  }
+  closure.notes = session.notes();
+  closure.notes.insert(closure.notes.end(), notes.begin(), notes.end());
+  if (detail.imports) JAIL_CHECK(collect_imports(objects, closure));
+  return closure;
+}
+
+/// The closure of `path`, or, with `library`, of what the program at `path` would get from dlopen(library).
+Result<Closure> Resolver::Impl::run(const std::string& path, const std::string* library, Detail detail) {
+  JAIL_TRY(program, open_program(path));
+  const ElfFile& elf = *program.file->elf;
+  const RootTree::Found* loader = nullptr;
+  std::string interpreter;
+  if (elf.interpreter) {
+    JAIL_TRY(found, find_interpreter(path, elf));
+    loader = found;
+    interpreter = *elf.interpreter;
+  } else {
+    interpreter = default_policy(elf.header.abi).interpreter;
+    const RootTree::Found& found = store.find(interpreter.empty() ? "/" : interpreter);
+    if (found.kind == RootTree::Kind::regular) loader = &found;
+  }
+  JAIL_TRY(search, search_for(elf.header.abi, interpreter));
+  Session session(store, *search, detail.tried);
+  // The kernel tells a program its own path with all links resolved (/proc/self/exe); a library's stays as
+  // found.
+  Node& first = session.start(path, elf.interpreter ? program.where->located.real : path, *program.file,
+                              *program.where);
+  if (loader != nullptr && loader->located.real != program.where->located.real) {
+    ParsedFile& file = store.parsed(*loader);
+    if (file.elf) session.add_interpreter(interpreter, file, *loader);
+  }
+  std::vector<Node*> objects{&first};
+  if (!program.is_static) {
+    JAIL_TRY(list, session.load_needs(first));
+    objects = std::move(list);
+  }
+  if (session.missing().empty() && library != nullptr) {
+    Missing missing;
+    JAIL_TRY(node, session.map(*library, first, missing));
+    if (node == nullptr) return fail_missing({missing});
+    JAIL_TRY(list, session.load_needs(*node));
+    objects = std::move(list);
+  }
+  if (!session.missing().empty()) return fail_missing(session.missing());
+  JAIL_CHECK(session.check_versions(objects));
+  JAIL_TRY(closure, describe(session, objects, detail));
+  closure.is_static = program.is_static;
+  if (elf.interpreter) {
+    closure.interpreter = interpreter;
+    closure.interpreter_file = loader->located;
+  }
+  return std::move(closure);
+}
+
+Resolver::Resolver(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Resolver::Resolver(Resolver&&) noexcept = default;
+Resolver& Resolver::operator=(Resolver&&) noexcept = default;
+Resolver::~Resolver() = default;
+
+Result<Resolver> Resolver::open(const std::string& root) {
+  JAIL_TRY(tree, RootTree::open(root));
+  return Resolver(std::make_unique<Impl>(std::move(tree)));
+}
+
+Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
+  return impl_->run(path, nullptr, detail);
+}
+
+Result<Closure> Resolver::resolve_library(const std::string& soname_or_path, const std::string& for_path,
+                                          Detail detail) {
+  if (soname_or_path.empty()) return fail(Exit::usage, "a library needs a name");
+  return impl_->run(for_path, &soname_or_path, detail);
+}
+
+Result<Located> Resolver::locate(const std::string& path) const {
+  const RootTree::Found& found = impl_->store.find(path);
+  if (found.kind != RootTree::Kind::missing) return found.located;
+  if (found.error == EINVAL) return fail(Exit::usage, "{}: not an absolute path", quote(path));
+  return fail_errno(Exit::no_input, found.error, "{}", quote(path));
+}
+
+}  // namespace jail::elf

@@ -22,6 +22,7 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
+      add_deps,
       add_lint,
       add_lock,
       add_show,

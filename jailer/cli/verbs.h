@@ -7,6 +7,7 @@ namespace jail::cli {
 
 using AddVerb = void (*)(CLI::App&, Context&);
 
+void add_deps(CLI::App& app, Context& context);
 void add_lint(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);

@@ -28,6 +28,12 @@ def own_network():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+def send(pid, number):
+    """kill(2) to one process, never to a group or to all: 0 and -1 mean those."""
+    assert pid > 1, f"not the pid of one process: {pid}"
+    os.kill(pid, number)
+
+
 def wait_for(condition, seconds=10.0, what="the condition"):
     """Polls `condition` until it is true; returns its value, or fails after `seconds`."""
     end = time.monotonic() + seconds

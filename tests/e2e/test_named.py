@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from jailtest import REPO, Instance, dns_query, wait_for
+from jailtest import REPO, Instance, dns_query, send, wait_for
 
 NOERROR, REFUSED = 0, 5
 CLONE_NEWNS = 0x00020000
@@ -137,7 +137,7 @@ def test_killed_under_load_it_is_back_within_300_ms(instance):
     before = instance.status("named")
     with Load() as load:
         time.sleep(0.3)
-        os.kill(before["pid"], signal.SIGKILL)
+        send(before["pid"], signal.SIGKILL)
         killed = time.monotonic()
         wait_for(answers, 5, "an answer after SIGKILL")
         gap = time.monotonic() - killed
@@ -154,9 +154,9 @@ def test_killed_under_load_it_is_back_within_300_ms(instance):
 
 def test_a_second_crash_at_once_backs_off(instance):
     first = wait_for(lambda: (s := instance.status("named"))["state"] == "ready" and s)
-    os.kill(first["pid"], signal.SIGKILL)
+    send(first["pid"], signal.SIGKILL)
     second = wait_for(lambda: (s := instance.status("named"))["pid"] not in (0, first["pid"]) and s)
-    os.kill(second["pid"], signal.SIGKILL)
+    send(second["pid"], signal.SIGKILL)
     waiting = wait_for(lambda: (s := instance.status("named"))["state"] == "backoff" and s)
     assert waiting["next_start_ms"] > 100, "the delay must have grown"
     shown = instance.run("status", "named", status=None).stdout
@@ -170,7 +170,7 @@ def test_jaild_killed_twenty_times_under_load_nothing_fails(instance):
     with Load() as load:
         for _ in range(20):
             jaild = instance.supervisors()["jaild_pid"]
-            os.kill(jaild, signal.SIGKILL)
+            send(jaild, signal.SIGKILL)
             wait_for(lambda old=jaild: instance.supervisors().get("jaild_pid", old) not in (0, old), what="a new jaild")
             assert instance.status("named")["pid"] == pid
     print(f"SIGKILL of jaild, 20 times: {len(load.failed)} of {load.asked} queries failed")
@@ -184,14 +184,14 @@ def test_jaild_killed_twenty_times_under_load_nothing_fails(instance):
 def test_keeper_killed_is_made_anew(instance):
     before = instance.supervisors()
     pid = instance.status("named")["pid"]
-    os.kill(before["keeper_pid"], signal.SIGKILL)
+    send(before["keeper_pid"], signal.SIGKILL)
     instance.keeper.wait()
     after = wait_for(
         lambda: (s := instance.supervisors()).get("keeper_pid") not in (None, 0, before["keeper_pid"]) and s,
         what="a new keeper",
     )
     assert instance.status("named")["pid"] == pid
-    os.kill(after["jaild_pid"], signal.SIGKILL)
+    send(after["jaild_pid"], signal.SIGKILL)
     wait_for(lambda: instance.supervisors().get("jaild_pid") not in (None, 0, after["jaild_pid"]), what="a new jaild")
     assert instance.status("named")["pid"] == pid
     assert answers()
@@ -246,7 +246,7 @@ def test_a_stopped_relay_stops_nobody(instance):
     pid = instance.status("named")["pid"]
     relay = instance.supervisors()["relay_pid"]
     with Load() as load:
-        os.kill(relay, signal.SIGSTOP)
+        send(relay, signal.SIGSTOP)
         begin = time.monotonic()
         child = flood_from_inside(pid, 100_000)
         _, code = os.waitpid(child, 0)

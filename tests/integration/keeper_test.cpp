@@ -15,6 +15,7 @@
 #include <sstream>
 
 #include "catch.h"
+#include "one_process.h"
 #include "keeper_fake.h"
 
 using jail::test::KeeperProcess;
@@ -58,7 +59,7 @@ std::size_t open_files(pid_t pid) {
 }
 
 void kill_jaild(KeeperProcess& keeper) {
-  ::kill(keeper.jaild, SIGKILL);
+  signal_one(keeper.jaild, SIGKILL);
   keeper.hear("up");
 }
 
@@ -125,16 +126,16 @@ TEST_CASE("the end of an orphan is told once") {
   kill_jaild(keeper);
   CHECK(children(keeper.pid).contains(std::atoi(service.c_str())));
   SECTION("while a jaild lives") {
-    ::kill(std::atoi(service.c_str()), SIGALRM);
+    signal_one(std::atoi(service.c_str()), SIGALRM);
     CHECK(keeper.hear("reaped") == service + " " + std::to_string(42 << 8));
   }
   SECTION("killed by a signal") {
-    ::kill(std::atoi(service.c_str()), SIGKILL);
+    signal_one(std::atoi(service.c_str()), SIGKILL);
     CHECK(keeper.hear("reaped") == service + " 9");
   }
   SECTION("when jaild is stopped, and killed before it reads") {
-    ::kill(keeper.jaild, SIGSTOP);
-    ::kill(std::atoi(service.c_str()), SIGALRM);
+    signal_one(keeper.jaild, SIGSTOP);
+    signal_one(std::atoi(service.c_str()), SIGALRM);
     while (alive(std::atoi(service.c_str()))) ::usleep(1000);
     ::usleep(50000);  // the keeper has sent it
     kill_jaild(keeper);
@@ -149,9 +150,9 @@ TEST_CASE("ends that come while no jaild lives are told to the next one") {
   KeeperProcess keeper({}, {"fake-jaild", "slow"});
   std::set<std::string> services;
   for (int i = 0; i < 20; ++i) services.insert(keeper.ask("service", std::to_string(i)));
-  ::kill(keeper.jaild, SIGKILL);
+  signal_one(keeper.jaild, SIGKILL);
   ::usleep(50000);
-  for (const std::string& service : services) ::kill(std::atoi(service.c_str()), SIGALRM);
+  for (const std::string& service : services) signal_one(std::atoi(service.c_str()), SIGALRM);
   keeper.hear("up");
   for (int i = 0; i < 20; ++i) {
     const std::string end = keeper.hear("reaped");
@@ -206,21 +207,21 @@ TEST_CASE("a jaild that keeps dying by itself is started ever more slowly") {
 TEST_CASE("signals to the keeper go to jaild") {
   KeeperProcess keeper;
   keeper.ask("sync");
-  ::kill(keeper.pid, SIGHUP);
+  signal_one(keeper.pid, SIGHUP);
   CHECK(keeper.hear("signal") == std::to_string(SIGHUP));
-  ::kill(keeper.pid, SIGINT);
+  signal_one(keeper.pid, SIGINT);
   CHECK(keeper.hear("signal") == std::to_string(SIGINT));
-  for (const int harmless : {SIGPIPE, SIGUSR1, SIGQUIT, SIGALRM}) ::kill(keeper.pid, harmless);
-  ::kill(keeper.pid, SIGPWR);
+  for (const int harmless : {SIGPIPE, SIGUSR1, SIGQUIT, SIGALRM}) signal_one(keeper.pid, harmless);
+  signal_one(keeper.pid, SIGPWR);
   CHECK(keeper.hear("signal") == std::to_string(SIGTERM));
   CHECK(keeper.wait() == 7);
 }
 
 TEST_CASE("a signal that comes before jaild listens waits for it") {
   KeeperProcess keeper({}, {"fake-jaild", "slow"});
-  ::kill(keeper.jaild, SIGKILL);
+  signal_one(keeper.jaild, SIGKILL);
   ::usleep(100000);  // the next one exists, and sleeps before its signalfd
-  ::kill(keeper.pid, SIGTERM);
+  signal_one(keeper.pid, SIGTERM);
   CHECK(keeper.hear("signal") == std::to_string(SIGTERM));
   CHECK(keeper.wait() == 7);
 }
@@ -234,7 +235,7 @@ TEST_CASE("SIGTERM in a backoff starts jaild at once, for only it can end its se
   const auto begin = Clock::now();
   keeper.tell("exit 70");  // 800 ms
   ::usleep(50000);
-  ::kill(keeper.pid, SIGTERM);
+  signal_one(keeper.pid, SIGTERM);
   CHECK(keeper.hear("signal") == std::to_string(SIGTERM));
   CHECK(keeper.wait() == 7);
   CHECK(Clock::now() - begin < 500ms);
@@ -244,11 +245,11 @@ TEST_CASE("a jaild that dies instead of ending gets a few chances only") {
   KeeperProcess keeper;
   keeper.tell("ignore");
   keeper.ask("sync");
-  ::kill(keeper.pid, SIGTERM);
+  signal_one(keeper.pid, SIGTERM);
   keeper.hear("signal");
   for (int i = 0; i < 3; ++i) {
-    ::kill(keeper.jaild, SIGSTOP);  // so that it cannot obey the SIGTERM that it is given
-    ::kill(keeper.jaild, SIGKILL);
+    signal_one(keeper.jaild, SIGSTOP);  // so that it cannot obey the SIGTERM that it is given
+    signal_one(keeper.jaild, SIGKILL);
     keeper.hear("up");
     break;
   }
@@ -259,7 +260,7 @@ TEST_CASE("a jaild that dies instead of ending gets a few chances only") {
 TEST_CASE("a jaild that crashes at once, with SIGTERM on top, ends the keeper") {
   KeeperProcess keeper({}, {"crash"});
   ::usleep(100000);
-  ::kill(keeper.pid, SIGTERM);
+  signal_one(keeper.pid, SIGTERM);
   CHECK(keeper.wait() == 70);
 }
 
@@ -282,7 +283,7 @@ TEST_CASE("SIGKILL of the keeper: jaild makes a new one, and services keep their
   keeper.tell("store control");
   const pid_t service = std::atoi(keeper.ask("service", "5").c_str());
   const pid_t old_jaild = keeper.jaild;
-  ::kill(keeper.pid, SIGKILL);
+  signal_one(keeper.pid, SIGKILL);
   const std::string line = keeper.hear("replaced");
   CHECK(keeper.wait() == 128 + SIGKILL);
   std::istringstream words(line);
@@ -294,7 +295,7 @@ TEST_CASE("SIGKILL of the keeper: jaild makes a new one, and services keep their
   CHECK(children(keeper.pid).contains(service));
 
   SECTION("the new keeper tells ends") {
-    ::kill(service, SIGALRM);
+    signal_one(service, SIGALRM);
     CHECK(keeper.hear("reaped") == fmt::format("{} {}", service, 5 << 8));
   }
   SECTION("it holds what was held, and brings jaild back") {
@@ -304,23 +305,23 @@ TEST_CASE("SIGKILL of the keeper: jaild makes a new one, and services keep their
     CHECK(open_files(keeper.pid) < 16);  // nothing of the old jaild's stayed
   }
   SECTION("it passes signals on, and ends with jaild") {
-    ::kill(keeper.pid, SIGHUP);
+    signal_one(keeper.pid, SIGHUP);
     CHECK(keeper.hear("signal") == std::to_string(SIGHUP));
-    ::kill(keeper.pid, SIGTERM);
+    signal_one(keeper.pid, SIGTERM);
     CHECK(keeper.hear("signal") == std::to_string(SIGTERM));
     for (int i = 0; i < 500 && alive(keeper.pid); ++i) ::usleep(10000);
     CHECK_FALSE(alive(keeper.pid));
   }
   SECTION("and it can be killed and replaced in its turn") {
-    ::kill(keeper.pid, SIGKILL);
+    signal_one(keeper.pid, SIGKILL);
     std::istringstream again(keeper.hear("replaced"));
     again >> keeper.jaild >> keeper.pid;
     kill_jaild(keeper);
     CHECK(keeper.held == "state=state control=control");
   }
-  ::kill(service, SIGKILL);
-  ::kill(keeper.pid, SIGKILL);
-  ::kill(keeper.jaild, SIGKILL);
+  signal_one(service, SIGKILL);
+  signal_one(keeper.pid, SIGKILL);
+  signal_one(keeper.jaild, SIGKILL);
   keeper.pid = -1;
 }
 
@@ -329,13 +330,13 @@ TEST_CASE("without a jail-keeper to become, jaild stays what it is") {
   keeper.tell("program /nonexistent/jail-keeper");
   const pid_t jaild = keeper.jaild;
   keeper.ask("sync");
-  ::kill(keeper.pid, SIGKILL);
+  signal_one(keeper.pid, SIGKILL);
   CHECK_THAT(keeper.hear("failed"), Catch::Matchers::Contains("/nonexistent/jail-keeper"));
   CHECK(keeper.wait() == 128 + SIGKILL);
   keeper.ask("sync");
   CHECK(alive(jaild));
   CHECK(children(jaild).empty());
-  ::kill(jaild, SIGKILL);
+  signal_one(jaild, SIGKILL);
 }
 
 TEST_CASE("the keeper as PID 1 reaps, passes signals on, and ends its namespace with jaild") {
@@ -350,7 +351,7 @@ TEST_CASE("the keeper as PID 1 reaps, passes signals on, and ends its namespace 
   REQUIRE(init.size() == 1);
   for (int i = 0; i < 100 && zombies(*init.begin()) > 0; ++i) ::usleep(20000);
   CHECK(zombies(*init.begin()) == 0);
-  ::kill(*init.begin(), SIGTERM);
+  signal_one(*init.begin(), SIGTERM);
   CHECK(keeper.hear("signal") == std::to_string(SIGTERM));
   CHECK(keeper.wait() == 7);
 }

@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -144,7 +143,7 @@ Result<Launched> launch(const Prepared& prepared, const LaunchInputs& inputs) {
   launched.report.reset(ends[0]);
   const UniqueFd childs_end(ends[1]);
 
-  const UniqueFd myself(::pidfd_open(::getpid(), 0));
+  const UniqueFd myself(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!myself) return fail_errno(Exit::host, errno, "{}: pidfd_open", impl.spec.name);
 
   Additions additions;

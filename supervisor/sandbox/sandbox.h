@@ -81,7 +81,7 @@ struct Report {
   std::string step;  ///< failed: "mount /dev/null", "setresuid" ...
   int error = 0;     ///< failed: errno
   UniqueFd daemon;   ///< running: pidfd of the daemon itself (exec has succeeded)
-  pid_t pid = -1;    ///< running: its pid in our pid namespace
+  pid_t pid = -1;   ///< running: its pid in our pid namespace; -1 when it has ended already
   int status = 0;    ///< exited: as waitpid(2) gives it (WIFEXITED ...)
 };
 

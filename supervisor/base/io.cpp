@@ -12,7 +12,7 @@ namespace jail {
 
 Result<std::string> read_all(int fd, std::size_t limit, std::string_view name) {
   std::string bytes;
-  struct stat status{};
+  struct stat status {};
   if (::fstat(fd, &status) == 0 && status.st_size > 0)
     bytes.reserve(std::min(limit, static_cast<std::size_t>(status.st_size)) + 1);
   constexpr std::size_t chunk = 65536;
@@ -34,9 +34,9 @@ Result<std::string> read_file_at(int dirfd, const std::string& path, std::size_t
   const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (follow ? 0 : O_NOFOLLOW);
   const UniqueFd fd(::openat(dirfd, path.c_str(), flags));
   if (!fd)
-    return fail_errno(errno == ENOENT || errno == ENOTDIR ? Exit::no_input : Exit::io, errno, "{}: cannot open",
-                      quote(path));
-  struct stat status{};
+    return fail_errno(errno == ENOENT || errno == ENOTDIR ? Exit::no_input : Exit::io, errno,
+                      "{}: cannot open", quote(path));
+  struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(Exit::io, errno, "{}: cannot stat", quote(path));
   if (!S_ISREG(status.st_mode)) return fail(Exit::io, "{}: not a regular file", quote(path));
   return read_all(fd.get(), limit, path);
@@ -82,8 +82,10 @@ Result<UniqueFd> make_dirs_at(int dirfd, const std::string& path, unsigned mode)
     if (part.empty() || part == ".") continue;
     const bool made = ::mkdirat(here.get(), part.c_str(), mode) == 0;
     if (!made && errno != EEXIST)
-      return fail_errno(Exit::cannot_create, errno, "{}: cannot make the directory {}", quote(path), quote(part));
-    // A component that was there before may be a link of the admin's (/var -> /data/var); one that we made is not.
+      return fail_errno(Exit::cannot_create, errno, "{}: cannot make the directory {}", quote(path),
+                        quote(part));
+    // A component that was there before may be a link of the admin's (/var -> /data/var); one that we made is
+    // not.
     UniqueFd next(::openat(here.get(), part.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!next) return fail_errno(Exit::io, errno, "{}: cannot open {}", quote(path), quote(part));
     if (made && ::fchmod(next.get(), mode) != 0)

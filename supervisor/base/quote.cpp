@@ -7,7 +7,8 @@
 namespace jail {
 namespace {
 
-// The length of the valid UTF-8 sequence (RFC 3629: no surrogates, no overlong forms) at `at`; 0 if there is none.
+// The length of the valid UTF-8 sequence (RFC 3629: no surrogates, no overlong forms) at `at`; 0 if there is
+// none.
 std::size_t sequence_length(std::string_view text, std::size_t at) {
   auto byte = [&](std::size_t i) -> unsigned {
     return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;

@@ -1,6 +1,5 @@
-#include "supervisor/base/quote.h"
-
 #include "catch.h"
+#include "supervisor/base/quote.h"
 
 using jail::escape;
 using jail::quote;
@@ -17,9 +16,10 @@ TEST_CASE("quote makes hostile bytes visible") {
 
 TEST_CASE("escape leaves valid UTF-8 and backslashes, and nothing that a terminal obeys") {
   CHECK(escape("path\\to \xe2\x82\xac") == "path\\to \xe2\x82\xac");
-  CHECK(escape("\xc2\x9b" "31m") == "\\xc2\\x9b31m");        // C1 control: CSI
-  CHECK(escape("\xc0\xaf") == "\\xc0\\xaf");                  // overlong
-  CHECK(escape("\xed\xa0\x80") == "\\xed\\xa0\\x80");          // surrogate
+  CHECK(escape("\xc2\x9b"
+               "31m") == "\\xc2\\x9b31m");                      // C1 control: CSI
+  CHECK(escape("\xc0\xaf") == "\\xc0\\xaf");                    // overlong
+  CHECK(escape("\xed\xa0\x80") == "\\xed\\xa0\\x80");           // surrogate
   CHECK(escape("\xf4\x90\x80\x80") == "\\xf4\\x90\\x80\\x80");  // above U+10FFFF
-  CHECK(escape("\xe2\x82") == "\\xe2\\x82");                  // cut short
+  CHECK(escape("\xe2\x82") == "\\xe2\\x82");                    // cut short
 }

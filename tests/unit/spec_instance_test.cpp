@@ -1,11 +1,11 @@
-#include "supervisor/spec/instance.h"
-
 #include "catch.h"
+#include "supervisor/spec/instance.h"
 
 using namespace jail;
 
 TEST_CASE("names of jails") {
-  for (const char* good : {"named", "smtpd-opensmtpd", "a", "0", "web@eu-1", "a.b_c"}) CHECK(valid_name(good));
+  for (const char* good : {"named", "smtpd-opensmtpd", "a", "0", "web@eu-1", "a.b_c"})
+    CHECK(valid_name(good));
   for (const char* bad : {"", ".", "..", "-x", "a/b", "A", "a b", "a@", "@a", "a@b@c", "a\n", "../x"})
     CHECK_FALSE(valid_name(bad));
   CHECK_FALSE(valid_name(std::string(65, 'a')));

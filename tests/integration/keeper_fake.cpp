@@ -18,6 +18,7 @@
 #include <map>
 
 #include "catch.h"
+#include "one_process.h"
 #include "supervisor/keeper/keeper.h"
 
 namespace jail::test {
@@ -118,6 +119,7 @@ class Fake {
   void spawn(const std::string& status, bool at_once) {
     const pid_t child = ::fork();
     if (child == 0) {
+      ::close(STDOUT_FILENO);
       ::signal(SIGALRM, [](int) {});
       ::alarm(60);
       if (!at_once) ::pause();
@@ -173,6 +175,8 @@ class Fake {
   if (std::strcmp(argv[2], "crash") == 0) ::raise(SIGSEGV);
   if (std::strcmp(argv[2], "status") == 0) ::_exit(std::atoi(argv[3]));
   if (std::strcmp(argv[2], "fake-jaild") != 0) return;
+  ::signal(SIGPIPE,
+           SIG_IGN);  // when the test is gone the first word that we say ends us, and the keeper with us
   if (argc > 3 && std::strcmp(argv[3], "slow") == 0) ::usleep(300000);
   auto client = Client::connect(UniqueFd(3));
   if (!client) {
@@ -225,11 +229,13 @@ KeeperProcess::KeeperProcess(std::vector<std::string> prefix, std::vector<std::s
 }
 
 KeeperProcess::~KeeperProcess() {
-  in_.reset();  // the fake ends by it, and the keeper with the fake
-  if (pid > 0) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+  in_.reset();  // the fake ends by it, in order, and the keeper with the fake
+  std::string line;
+  while (next_line(line, milliseconds(1000))) {
   }
+  if (pid <= 0) return;
+  signal_one(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
 }
 
 void KeeperProcess::tell(const std::string& line) const {

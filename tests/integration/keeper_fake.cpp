@@ -69,7 +69,7 @@ class Fake {
       ::poll(fds.data(), fds.size(), -1);
       if (fds[1].revents != 0) from_keeper();
       if (fds[2].revents != 0) on_signal();
-      if ((fds[0].revents & POLLIN) != 0) obey(read_line());
+      if (fds[0].revents != 0) obey(read_line());
     }
   }
 

@@ -165,7 +165,7 @@ class Checker {
     std::map<std::string_view, const Claim*> taken;
     for (const Claim& claim : claims_) {
       const auto [other, fresh] = taken.emplace(claim.path, &claim);
-      if (!fresh)
+      if (!fresh && other->second->what != claim.what)  // the same entry twice is told already
         problem(claim.where,
                 fmt::format("{} is claimed by {} already", quote(claim.path, 128), other->second->what));
     }

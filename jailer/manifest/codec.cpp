@@ -20,8 +20,9 @@ bool is_digit(char c) {
 bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
+// But for NUL, which the reader of the file names in any string.
 bool is_control(char c) {
-  return static_cast<unsigned char>(c) < 0x20U || c == 0x7f;
+  return (static_cast<unsigned char>(c) < 0x20U && c != 0) || c == 0x7f;
 }
 
 // Digits alone: no sign, no blanks, nothing behind.

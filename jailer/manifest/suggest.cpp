@@ -40,12 +40,14 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   constexpr std::size_t longest = 64;  // a longer word is no slip, and hostile input shall not make us slow
   if (word.empty() || word.size() > longest) return {};
   const std::string wanted = plain(word);
-  std::size_t best = std::max<std::size_t>(1, std::min<std::size_t>(4, word.size() / 2)) + 1;
+  constexpr std::size_t most_edits = 4;
+  std::size_t best = most_edits + 1;
   std::string answer;
   for (const std::string& candidate : candidates) {
     if (candidate.size() > longest) continue;
     const std::size_t far = distance(wanted, plain(candidate));
-    if (far >= best || far >= candidate.size()) continue;
+    if (far >= best || far > (std::max(word.size(), candidate.size()) + 1) / 2 || far >= candidate.size())
+      continue;
     best = far;
     answer = candidate;
   }

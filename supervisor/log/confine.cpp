@@ -27,12 +27,13 @@ constexpr unsigned nobody = 65534;
 
 // The whole of what the relay calls once it runs. Nothing that opens a path, makes a process or a socket.
 constexpr std::array allowed = {
-    __NR_epoll_wait,   __NR_epoll_pwait,     __NR_epoll_ctl,     __NR_recvmmsg,
-    __NR_recvmsg,      __NR_sendmmsg,        __NR_sendmsg,       __NR_read,
-    __NR_pread64,      __NR_write,           __NR_fstat,         __NR_newfstatat,
-    __NR_ftruncate,    __NR_munmap,          __NR_mremap,        __NR_madvise,
-    __NR_brk,          __NR_close,           __NR_clock_gettime, __NR_exit_group,
-    __NR_rt_sigreturn, __NR_restart_syscall, __NR_getrandom,     __NR_futex,
+    __NR_epoll_create1, __NR_epoll_wait,   __NR_epoll_pwait,     __NR_epoll_ctl,
+    __NR_recvmmsg,      __NR_recvmsg,      __NR_sendmmsg,        __NR_sendmsg,
+    __NR_read,          __NR_pread64,      __NR_write,           __NR_fstat,
+    __NR_newfstatat,    __NR_ftruncate,    __NR_munmap,          __NR_mremap,
+    __NR_madvise,       __NR_brk,          __NR_close,           __NR_clock_gettime,
+    __NR_exit_group,    __NR_rt_sigreturn, __NR_restart_syscall, __NR_getrandom,
+    __NR_futex,
 };
 
 #if defined(__x86_64__)

@@ -229,6 +229,7 @@ Machine Machine::restore(Snapshot snapshot, Policy policy, bool alive, Time now,
       machine.apply({Kind::gone, 0, 0, {}}, now).swap(machine.actions_);
     actions = std::exchange(machine.actions_, {});
   } else if (alive) {
+    if (data.state == State::starting && !data.process) machine.note_launched({}, now);
     data.process = true;
     if (data.state == State::stopping)
       machine.act(data.killed || !data.running ? Do::kill_all : Do::signal_main, policy.stop.signal);
@@ -442,7 +443,7 @@ void Machine::end(After after, Time now) {
 void Machine::note_exit(const Event& event, Time now) {
   data_.exit_known = true;
   data_.exit_status = event.status;
-  data_.reason = describe_exit(event.status);
+  data_.reason = describe_exit(event.status) + (event.text.empty() ? "" : ", " + event.text);
   if (data_.state == State::starting && WIFEXITED(event.status)) data_.reason += " before it was ready";
   end(After::policy, now);
 }

@@ -65,9 +65,9 @@ struct Event {
     ports,          ///< text: the ports that nobody listens on yet, "udp:53, tcp:53"; empty: all are there
     check_passed,
     check_failed,  ///< text: why
-    exited,        ///< the daemon; status as waitpid(2) gives it
-    gone,          ///< the init and all with it; text: what is known of its end, or ""
-    deadline,      ///< wake() is reached
+    exited,    ///< the daemon; status as waitpid(2) gives it; text: more about it ("out of memory"), or ""
+    gone,      ///< the init and all with it; text: what is known of its end, or ""
+    deadline,  ///< wake() is reached
   };
   Kind kind = Kind::start;
   pid_t pid = 0;

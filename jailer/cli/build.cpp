@@ -1,0 +1,86 @@
+// jail build NAME...: manifest -> plan -> launch spec and filter -> generation.
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "jailer/cli/format.h"
+#include "jailer/cli/verbs.h"
+#include "jailer/closure/planner.h"
+#include "jailer/manifest/reader.h"
+#include "jailer/policy/policy.h"
+#include "jailer/tree/builder.h"
+
+namespace jail::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> names;
+  bool force = false;
+};
+
+struct Outcome {
+  std::string name;
+  BuildResult built;
+  std::vector<std::string> warnings;
+};
+
+Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
+  JAIL_TRY(manifest, manifest::load(context.instance, name));
+  JAIL_TRY(plan, make_plan(context.instance, manifest, context.root));
+  JAIL_TRY(accounts, read_accounts(context.root));
+  JAIL_TRY(launch, make_launch_spec(context.instance, manifest, accounts));
+  JAIL_TRY(filter, compile_filter(context.instance, manifest));
+  const Frozen frozen{manifest::to_json(manifest), to_json(launch), filter};
+  JAIL_TRY(built, build(context.instance, plan, frozen, {options.force}));
+  return Outcome{plan.name, built, plan.warnings};
+}
+
+void print(const Context& context, const Outcome& outcome) {
+  for (const std::string& warning : outcome.warnings)
+    fmt::print(stderr, "jail: {}: warning: {}\n", outcome.name, warning);
+  if (context.json || context.quiet) return;
+  const BuildResult& built = outcome.built;
+  if (built.changed)
+    fmt::print("{}: generation {}, {} files, {}\n", outcome.name, built.generation, built.files,
+               human_size(built.bytes));
+  else
+    fmt::print("{}: up to date (generation {})\n", outcome.name, built.generation);
+}
+
+nlohmann::json as_json(const Outcome& outcome) {
+  const BuildResult& built = outcome.built;
+  return {{"name", outcome.name}, {"generation", built.generation}, {"changed", built.changed},
+          {"files", built.files}, {"bytes", built.bytes},           {"warnings", outcome.warnings}};
+}
+
+/// Each name in turn; one that fails does not keep the others from being built. The status is the last
+/// failure's.
+int run(const Context& context, const Options& options) {
+  int status = 0;
+  nlohmann::json built = nlohmann::json::array();
+  for (const std::string& name : options.names) {
+    const auto outcome = build_one(context, name, options);
+    if (!outcome) {
+      status = report(outcome.error());
+      continue;
+    }
+    print(context, *outcome);
+    if (context.json) built.push_back(as_json(*outcome));
+  }
+  if (context.json) print_json({{"version", 1}, {"jails", std::move(built)}});
+  return status;
+}
+
+}  // namespace
+
+void add_build(CLI::App& app, Context& context) {
+  CLI::App* verb =
+      add_verb(app, context, "build", "Build the tree of a jail from its manifest, if anything changed");
+  auto options = std::make_shared<Options>();
+  verb->add_option("name", options->names, "The jails, or paths of manifests")->required();
+  verb->add_flag("--force", options->force, "Make a new generation even if nothing changed");
+  verb->callback(
+      [&context, options] { context.run = [&context, options] { return run(context, *options); }; });
+}
+
+}  // namespace jail::cli

@@ -1,0 +1,67 @@
+// One cgroup (v2) a service: BASE/jail-ID/NAME.jail, BASE being our own. It is kept across restarts, taken
+// over by the next jaild by its name, and removed when the service is stopped. A host without cgroup v2 is
+// fine: then the pid namespace alone holds the processes together.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "supervisor/base/error.h"
+#include "supervisor/base/fd.h"
+#include "supervisor/spec/launch_spec.h"
+
+namespace jail::loop {
+
+/// A mount of cgroup v2 and our place in it.
+struct CgroupPlace {
+  std::string mount;  ///< "/sys/fs/cgroup"
+  std::string own;    ///< the directory of our own cgroup, absolute
+};
+/// From the texts of /proc/self/mountinfo and /proc/self/cgroup. Nothing where cgroup v2 is not mounted or
+/// our own cgroup does not show in the mount.
+[[nodiscard]] std::optional<CgroupPlace> find_cgroup_place(std::string_view mountinfo,
+                                                           std::string_view cgroup);
+
+/// The cgroup of one service.
+class Cgroup {
+ public:
+  [[nodiscard]] int fd() const { return dir_.get(); }
+  [[nodiscard]] bool valid() const { return dir_.valid(); }
+  /// As sock_diag reports it for a socket that was made inside.
+  [[nodiscard]] std::uint64_t id() const { return id_; }
+  /// Whether any process is inside, below included.
+  [[nodiscard]] bool populated() const;
+  /// SIGKILL to all inside (Linux 5.14); does nothing where the kernel cannot.
+  void kill_all() const;
+  /// How many processes the kernel killed for want of memory; 0 without the memory controller.
+  [[nodiscard]] std::uint64_t oom_kills() const;
+
+ private:
+  friend class Cgroups;
+  UniqueFd dir_;
+  std::uint64_t id_ = 0;
+};
+
+class Cgroups {
+ public:
+  /// `id` tells one instance from another. Without cgroup v2 the result is empty and open() gives empty ones.
+  [[nodiscard]] static Cgroups find(const std::string& id);
+
+  /// Makes or takes up the cgroup of `name`.
+  [[nodiscard]] Result<Cgroup> open(const std::string& name) const;
+  /// Sets limits; what this host cannot limit comes back in words, empty if nothing.
+  [[nodiscard]] std::string limit(const Cgroup& cgroup, const Limits& limits) const;
+  /// Removes the cgroup of `name`, which is empty.
+  void remove(const std::string& name) const;
+  /// Removes our own directory; not while services have cgroups in it.
+  void remove_base() const;
+  [[nodiscard]] bool available() const { return base_.valid(); }
+
+ private:
+  UniqueFd own_;
+  UniqueFd base_;
+  std::string base_name_;
+};
+
+}  // namespace jail::loop

@@ -1,0 +1,216 @@
+#include "supervisor/loop/unit.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+
+namespace jail::loop {
+namespace {
+
+using service::Action;
+using service::Event;
+using service::State;
+
+constexpr milliseconds port_interval{20};
+
+std::uint64_t since_ms(Time then, Time now) {
+  const auto passed = std::chrono::duration_cast<milliseconds>(now - then).count();
+  return passed > 0 ? static_cast<std::uint64_t>(passed) : 0;
+}
+
+}  // namespace
+
+Unit::Unit(House& house, std::string name)
+    : house_(house), name_(std::move(name)), machine_(service::Policy{}) {}
+
+Unit::~Unit() {
+  for (Token* token :
+       {&wake_timer_, &port_timer_, &launch_timer_, &notify_watch_, &init_watch_, &report_watch_})
+    house_.loop.forget(*token);
+}
+
+void Unit::dispatch(Event event) {
+  events_.push_back(std::move(event));
+  if (std::exchange(dispatching_, true)) return;
+  while (!events_.empty()) {
+    const Event next = std::move(events_.front());
+    events_.pop_front();
+    const State before = machine_.state();
+    const auto actions = machine_.apply(next, Clock::now());
+    state_json_.clear();
+    if (machine_.state() != before) tell(before);
+    for (const Action& action : actions) perform(action);
+  }
+  dispatching_ = false;
+  arm();
+}
+
+void Unit::tell(State before) {
+  const auto& data = machine_.snapshot();
+  const auto name = service::state_name(data.state);
+  switch (data.state) {
+    case State::ready:
+      house_.log.info("{}: ready after {} ms, pid {}", name_, since_ms(data.started, data.ready_at),
+                      data.pid);
+      break;
+    case State::failed:
+      house_.log.error("{}: failed: {}", name_, data.reason);
+      break;
+    case State::backoff:
+      house_.log.warn("{}: {}; next start in {} ms", name_, data.reason,
+                      since_ms(data.since, data.deadline.value_or(data.since)));
+      break;
+    case State::stopped:
+      house_.log.info("{}: stopped: {}", name_, data.reason);
+      break;
+    default:
+      house_.log.debug("{}: {} -> {}", name_, service::state_name(before), name);
+  }
+  if (data.state != State::starting) {
+    house_.loop.forget(port_timer_);
+    ports_.reset();
+  }
+  if (data.state != State::starting && data.state != State::ready) check_.reset();
+  if (machine_.at_rest()) {
+    cgroup_ = Cgroup();
+    house_.cgroups.remove(name_);
+  }
+}
+
+void Unit::perform(const Action& action) {
+  switch (action.kind) {
+    case Action::Kind::launch:
+      return launch();
+    case Action::Kind::signal_main:
+      return signal_main(action.signal);
+    case Action::Kind::kill_all:
+      return kill_all();
+    case Action::Kind::run_check:
+      return run_check();
+    case Action::Kind::answer_up:
+    case Action::Kind::answer_down:
+    case Action::Kind::answer_request:
+      return house_.answer(*this, action);
+  }
+}
+
+void Unit::arm() {
+  house_.loop.forget(wake_timer_);
+  if (const auto at = machine_.wake())
+    wake_timer_ = house_.loop.at(*at, [this] {
+      wake_timer_ = 0;
+      dispatch({Event::Kind::deadline, 0, 0, {}});
+    });
+  if (machine_.wants_ports() && port_timer_ == 0) {
+    port_timer_ = house_.loop.at(Clock::now(), [this] { look_for_ports(); });
+  }
+}
+
+void Unit::signal_main(int signal) {
+  if (main_ && ::syscall(SYS_pidfd_send_signal, main_.get(), signal, nullptr, 0) == 0) return;
+  if (main_ && errno == ESRCH) return;  // its exit is on the way to us
+  house_.log.warn("{}: cannot signal the daemon: {}", name_,
+                  main_ ? ::strerrordesc_np(errno) : "its pidfd is missing");
+  kill_all();
+}
+
+void Unit::kill_all() {
+  if (init_) ::syscall(SYS_pidfd_send_signal, init_.get(), SIGKILL, nullptr, 0);
+  cgroup_.kill_all();
+}
+
+void Unit::run_check() {
+  auto failed = [this](std::string why) { dispatch({Event::Kind::check_failed, 0, 0, std::move(why)}); };
+  if (!spec_.check) return failed("the generation has no check");
+  auto run = CheckRun::start(house_.loop, *spec_.check, network_.get(), [this](std::string failure) {
+    const std::unique_ptr<CheckRun> done = std::move(check_);
+    if (!failure.empty()) house_.log.debug("{}: the check failed: {}", name_, failure);
+    const auto kind = failure.empty() ? Event::Kind::check_passed : Event::Kind::check_failed;
+    dispatch({kind, 0, 0, std::move(failure)});
+  });
+  if (run)
+    check_ = std::move(*run);
+  else
+    failed(run.error().message);
+}
+
+void Unit::look_for_ports() {
+  port_timer_ = 0;
+  if (!machine_.wants_ports()) return;
+  if (!ports_) {
+    auto probe = ListenerProbe::open(network_.get(), init_pid_, cgroup_.id());
+    if (probe)
+      ports_ = std::move(*probe);
+    else
+      house_.log.error("{}: {}", name_, probe.error().message);
+  }
+  std::vector<Port> missing = spec_.listen_ports;
+  if (ports_) {
+    auto answer = ports_->missing(spec_.listen_ports);
+    if (answer)
+      missing = std::move(*answer);
+    else
+      house_.log.debug("{}: {}", name_, answer.error().message);
+  }
+  port_timer_ = house_.loop.at(Clock::now() + port_interval, [this] { look_for_ports(); });
+  const std::string text = describe(missing);
+  if (text.empty() || text != machine_.snapshot().waiting_for) dispatch({Event::Kind::ports, 0, 0, text});
+}
+
+const std::string& Unit::state_json() {
+  if (state_json_.empty())
+    state_json_ = to_json(name_, {machine_.snapshot(), generation_, init_pid_, pid_namespace_});
+  return state_json_;
+}
+
+control::ServiceStatus Unit::status() const {
+  const auto& data = machine_.snapshot();
+  const Time now = Clock::now();
+  control::ServiceStatus status;
+  status.name = name_;
+  status.state = service::state_name(data.state);
+  status.checked = data.checked;
+  status.pid = data.pid;
+  status.generation = data.process ? generation_ : 0;
+  if (data.state == State::ready) status.uptime_ms = since_ms(data.started, now);
+  status.restarts = data.restarts;
+  if (data.state == State::backoff && data.deadline) status.next_start_ms = since_ms(now, *data.deadline);
+  status.reason = data.reason;
+  if (data.state == State::starting && !data.waiting_for.empty())
+    status.reason = "waiting for " + data.waiting_for;
+  if (data.state == State::ready && !data.checked && !data.waiting_for.empty())
+    status.reason = "the check fails: " + data.waiting_for;
+  if (data.state == State::failed)
+    status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", 10);
+  if (prepared_) status.not_enforced = prepared_->not_enforced();
+  if (!not_limited_.empty()) status.not_enforced.push_back(not_limited_);
+  return status;
+}
+
+std::vector<std::string> last_lines(const std::string& file, std::size_t count) {
+  constexpr off_t tail = 16384;
+  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat status {};
+  if (!fd || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
+  std::string text(static_cast<std::size_t>(std::min(status.st_size, tail)), '\0');
+  const ssize_t got = ::pread(fd.get(), text.data(), text.size(), std::max<off_t>(status.st_size - tail, 0));
+  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    if (at > 0 || status.st_size <= tail)
+      lines.push_back(escape(std::string_view(text).substr(at, end - at)));
+    at = end + 1;
+  }
+  if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
+  return lines;
+}
+
+}  // namespace jail::loop

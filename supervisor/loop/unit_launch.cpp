@@ -1,0 +1,251 @@
+// A unit: from the generation on disk to the process, and from what the keeper held back to the process.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+
+#include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
+#include "supervisor/loop/unit.h"
+
+namespace jail::loop {
+namespace {
+
+using service::Event;
+using service::State;
+
+constexpr milliseconds empty_interval{10};
+
+struct LogEnd {
+  const char* name;
+  UniqueFd log::Channel::*fd;
+};
+constexpr std::array<LogEnd, 5> log_ends = {{{"log", &log::Channel::syslog},
+                                             {"out.read", &log::Channel::stdout_read},
+                                             {"out.write", &log::Channel::stdout_write},
+                                             {"err.read", &log::Channel::stderr_read},
+                                             {"err.write", &log::Channel::stderr_write}}};
+
+std::string with_hint_text(const Error& error) {
+  return error.hint.empty() ? error.message : fmt::format("{} ({})", error.message, error.hint);
+}
+
+/// The process behind a pidfd, in our pid namespace; 0 when it was reaped.
+pid_t pid_of(int pidfd) {
+  const auto text = read_file_at(AT_FDCWD, fmt::format("/proc/self/fdinfo/{}", pidfd), 4096);
+  const std::size_t at = text ? text->find("\nPid:") : std::string::npos;
+  return at == std::string::npos ? 0 : std::max(0, std::atoi(text->c_str() + at + 5));
+}
+
+bool is_socket(const std::string& path) {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
+}  // namespace
+
+// ---- to the process ---------------------------------------------------------------------------------------
+
+void Unit::launch() {
+  house_.save();  // the intent, before the act
+  launch_now();
+}
+
+void Unit::launch_now() {
+  house_.loop.forget(launch_timer_);
+  auto failed = [this](std::string why) { dispatch({Event::Kind::launch_failed, 0, 0, std::move(why)}); };
+  if (machine_.state() != State::starting) return failed("stopped");
+  auto ready = prepare().and_then([this] { return make_cgroup(); });
+  if (!ready) return failed(with_hint_text(ready.error()));
+  if (cgroup_.populated()) {
+    // Processes of a life that we know nothing else of. Never a second copy: they go first.
+    house_.log.warn("{}: processes are left in its cgroup; killing them", name_);
+    cgroup_.kill_all();
+    launch_timer_ = house_.loop.at(Clock::now() + empty_interval, [this] { launch_now(); });
+    return;
+  }
+  auto launched = start_process();
+  if (!launched) return failed(with_hint_text(launched.error()));
+  init_ = std::move(launched->init);
+  house_.hold(held("init"), init_.get());
+  report_ = std::move(launched->report);
+  house_.hold(held("report"), report_.get());
+  init_pid_ = launched->init_pid;
+  pid_namespace_ = pid_namespace(init_pid_);
+  generation_ = prepared_generation_;
+  oom_kills_ = cgroup_.oom_kills();
+  dispatch({Event::Kind::launched, 0, 0, {}});
+  watch_process();
+}
+
+Result<void> Unit::prepare() {
+  JAIL_TRY(opened, generation::open_current(house_.instance, name_));
+  if (!prepared_ || prepared_generation_ != opened.number) {
+    prepared_.reset();
+    JAIL_TRY(prepared, sandbox::Prepared::prepare(opened));
+    prepared_ = std::move(prepared);
+    prepared_generation_ = opened.number;
+    spec_ = prepared_->spec();
+  }
+  machine_.set_policy(service::policy_of(spec_));
+  JAIL_CHECK(make_runtime());
+  return make_log();
+}
+
+Result<void> Unit::make_runtime() {
+  JAIL_CHECK(make_dirs_at(AT_FDCWD, runtime_dir(), 0711));
+  if (!spec_.ready.notify) return {};
+  const std::string path = runtime_dir() + "/notify";
+  if (!notify_ || !is_socket(path)) {
+    house_.loop.forget(notify_watch_);
+    JAIL_TRY(socket, make_notify_socket(path));
+    notify_ = std::move(socket);
+    house_.hold(held("notify"), notify_.get());
+  }
+  while (peek_notify(notify_.get())) consume_notify(notify_.get());  // words of an earlier life
+  watch_notify();
+  return {};
+}
+
+Result<void> Unit::make_log() {
+  const std::string path = runtime_dir() + "/log";
+  if (channel_ && is_socket(path)) {
+    // Another generation may have another user; daemons open /dev/stdout by its path.
+    for (const UniqueFd* pipe : {&channel_->stdout_write, &channel_->stderr_write})
+      if (::fchown(pipe->get(), spec_.credentials.uid, static_cast<gid_t>(-1)) != 0)
+        return fail_errno(Exit::permission, errno, "{}: cannot give its output pipes to uid {}", name_,
+                          spec_.credentials.uid);
+    return {};
+  }
+  JAIL_TRY(channel, log::make_channel(path, spec_.credentials.uid));
+  channel_ = std::move(channel);
+  for (const LogEnd& end : log_ends) house_.hold(held(end.name), (*channel_.*end.fd).get());
+  house_.relay(name_, *channel_);
+  return {};
+}
+
+Result<void> Unit::make_cgroup() {
+  JAIL_TRY(cgroup, house_.cgroups.open(name_));
+  cgroup_ = std::move(cgroup);
+  not_limited_ = house_.cgroups.limit(cgroup_, spec_.limits);
+  return {};
+}
+
+Result<sandbox::Launched> Unit::start_process() {
+  sandbox::LaunchInputs inputs;
+  inputs.stdout_fd = channel_->stdout_write.get();
+  inputs.stderr_fd = channel_->stderr_write.get();
+  inputs.log_socket = runtime_dir() + "/log";
+  if (spec_.ready.notify) inputs.notify_socket = runtime_dir() + "/notify";
+  inputs.cgroup_fd = cgroup_.fd();
+  inputs.init_fd = house_.init_program;
+  return sandbox::launch(*prepared_, inputs);
+}
+
+// ---- back to the process
+// ------------------------------------------------------------------------------------
+
+void Unit::adopt(const std::optional<ServiceState>& state, Inherited inherited) {
+  if (state) {
+    generation_ = state->generation;
+    init_pid_ = state->init_pid;
+    pid_namespace_ = state->pid_namespace;
+  }
+  // The policy that was in force: of the generation that runs, or of the current one.
+  auto opened = generation_ != 0 ? generation::open_number(house_.instance, name_, generation_)
+                                 : generation::open_current(house_.instance, name_);
+  if (opened) {
+    auto text = read_file_at(opened->dir.get(), generation::launch, 4U << 20U);
+    auto spec =
+        text.and_then([&](const std::string& bytes) { return launch_spec_from_json(bytes, opened->path); });
+    if (spec)
+      spec_ = std::move(*spec);
+    else
+      house_.log.warn("{}: the generation that runs cannot be read: {}", name_, spec.error().message);
+  }
+  take_descriptors(std::move(inherited));
+
+  service::Snapshot snapshot = state ? state->machine : service::Snapshot{};
+  const bool rests =
+      snapshot.state == State::stopped || snapshot.state == State::failed || snapshot.state == State::backoff;
+  if (init_ && rests && state) {
+    // It ended, and that is written down; only its pidfd was not given back.
+    pollfd ended{init_.get(), POLLIN, 0};
+    if (::poll(&ended, 1, 0) == 1) close_process();
+  }
+  if (init_ && !state) {
+    house_.log.warn("{}: runs, but nothing is known of it: it is stopped", name_);
+    snapshot.state = State::ready;
+    snapshot.process = snapshot.running = true;
+    snapshot.since = snapshot.started = Clock::now();
+  }
+  service::Actions actions;
+  machine_ = service::Machine::restore(std::move(snapshot), service::policy_of(spec_), init_.valid(),
+                                       Clock::now(), actions);
+  state_json_.clear();
+  if (init_) {
+    if (auto cgroup = house_.cgroups.open(name_)) cgroup_ = std::move(*cgroup);
+    if (auto network = open_foreign_network(init_pid_)) network_ = std::move(*network);
+  }
+  dispatching_ = true;
+  for (const auto& action : actions) perform(action);
+  dispatching_ = false;
+  if (init_) watch_process();
+  if (notify_) watch_notify();
+  if (init_) on_report();
+  if (init_ && !main_) find_daemon();
+  if (init_ && !state) request(Event::Kind::stop);
+  if (!events_.empty()) {
+    Event next = std::move(events_.front());
+    events_.pop_front();
+    dispatch(std::move(next));
+  }
+  arm();
+}
+
+void Unit::take_descriptors(Inherited inherited) {
+  auto take = [&](const char* what, UniqueFd& into) {
+    const auto found = inherited.find(what);
+    if (found != inherited.end()) into = std::move(found->second);
+  };
+  take("init", init_);
+  take("main", main_);
+  take("report", report_);
+  take("notify", notify_);
+  log::Channel channel;
+  bool whole = true;
+  for (const LogEnd& end : log_ends) {
+    take(end.name, channel.*end.fd);
+    whole = whole && (channel.*end.fd).valid();
+  }
+  if (whole) channel_ = std::move(channel);
+  if (init_ && init_pid_ == 0) init_pid_ = pid_of(init_.get());
+  if (init_ && pid_namespace_.empty()) pid_namespace_ = pid_namespace(init_pid_);
+}
+
+/// The record `running` was read by a jaild that was killed before it could write it down.
+void Unit::find_daemon() {
+  struct stat init {};
+  struct stat own {};
+  if (::fstat(house_.init_program, &init) != 0 || ::stat("/proc/self/exe", &own) != 0) return;
+  for (const pid_t pid : processes_below(init_pid_)) {
+    struct stat program {};
+    if (own_pid(pid) != 2 || ::stat(fmt::format("/proc/{}/exe", pid).c_str(), &program) != 0) continue;
+    const auto same = [&](const struct stat& other) {
+      return program.st_ino == other.st_ino && program.st_dev == other.st_dev;
+    };
+    if (same(init) || same(own)) return;  // not executed yet: the record will come
+    main_.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (!main_) return;
+    house_.hold(held("main"), main_.get());
+    dispatch({Event::Kind::running, pid, 0, {}});
+    return;
+  }
+}
+
+}  // namespace jail::loop

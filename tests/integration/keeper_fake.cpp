@@ -172,7 +172,7 @@ class Fake {
 // Before Catch2's main: is this process to be a jaild?
 [[gnu::constructor]] void maybe_fake(int argc, char** argv) {
   if (argc < 3 || std::strcmp(argv[1], "--keeper-fd=3") != 0) return;
-  if (std::strcmp(argv[2], "crash") == 0) ::raise(SIGSEGV);
+  if (std::strcmp(argv[2], "crash") == 0) ::raise(SIGTRAP);
   if (std::strcmp(argv[2], "status") == 0) ::_exit(std::atoi(argv[3]));
   if (std::strcmp(argv[2], "fake-jaild") != 0) return;
   ::signal(SIGPIPE,

@@ -28,12 +28,10 @@ int run(int argc, char** argv) {
       add_list,
       add_lock,
       add_plan,
-      add_plan,
       add_remove,
       add_show,
       add_start_stop,
       add_status,
-      add_why,
       add_why,
       add_verify,
   };

@@ -13,12 +13,10 @@ void add_lint(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);
 void add_plan(CLI::App& app, Context& context);
-void add_plan(CLI::App& app, Context& context);
 void add_remove(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);
 void add_start_stop(CLI::App& app, Context& context);  // start stop restart reload enable disable
 void add_status(CLI::App& app, Context& context);
-void add_why(CLI::App& app, Context& context);
 void add_why(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 

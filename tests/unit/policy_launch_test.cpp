@@ -1,0 +1,109 @@
+#include "catch.h"
+#include "jailer/policy/policy.h"
+
+namespace {
+
+using namespace jail;
+
+Accounts accounts() {
+  Accounts a;
+  a.users = {{"root", 0, 0, "", "/root", "/bin/sh"},
+             {"bind", 103, 110, "", "/var/cache/bind", "/usr/sbin/nologin"}};
+  a.groups = {{"root", 0, {}}, {"bind", 110, {}}, {"adm", 4, {}}, {"ssl-cert", 111, {}}};
+  return a;
+}
+
+Instance instance() {
+  Instance i;
+  i.state = "/var/lib/jail";
+  return i;
+}
+
+manifest::Manifest named() {
+  manifest::Manifest m;
+  m.name = "named";
+  m.service.command = {"/usr/sbin/named", "-f"};
+  m.service.user = "bind";
+  m.service.groups = {"ssl-cert", "adm", "adm"};
+  m.service.environment = {{"TZ", "UTC"}, {"HOME", "/elsewhere"}};
+  m.service.reload = "SIGHUP";
+  m.service.ready = {"notify", "listen"};
+  m.sandbox.capabilities = {"net_bind_service"};
+  m.sandbox.listen = {"udp:53", "tcp:53"};
+  m.sources = {{"/etc/jail/manifests/named.toml", "ab"}};
+  m.configs.push_back({"/etc/bind/keys", "/etc/bind/keys", true});
+  m.configs.push_back({"/etc/bind", "/etc/bind", false});
+  m.volumes.push_back({"named-cache", "/var/cache/bind", "bind", "", 0750, false});
+  m.tree.devices = {"null"};
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("names become numbers, and parents are mounted before what lies in them") {
+  const auto spec = make_launch_spec(instance(), named(), accounts());
+  INFO((spec ? std::string() : spec.error().message));
+  REQUIRE(spec);
+  CHECK(spec->credentials.uid == 103);
+  CHECK(spec->credentials.gid == 110);
+  CHECK(spec->credentials.groups == std::vector<std::uint32_t>{4, 111});
+  CHECK(spec->credentials.capabilities == 1U << 10U);
+  CHECK(spec->reload == Reload{Reload::How::signal, 1});
+  CHECK(spec->ready.notify);
+  CHECK(spec->ready.listen);
+  CHECK(spec->listen_ports == std::vector<Port>{{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}});
+  CHECK(spec->hostname == "named");
+  CHECK(spec->rlimits == std::vector<Rlimit>{{"core", 0, 0}, {"nofile", 1024, 524288}});
+  CHECK(spec->sources == std::vector<ManifestSource>{{"/etc/jail/manifests/named.toml", "ab"}});
+
+  std::vector<std::string> targets;
+  for (const Mount& mount : spec->mounts) targets.push_back(mount.target);
+  CHECK(targets == std::vector<std::string>{"/dev", "/proc", "/tmp", "/run", "/etc/bind", "/etc/bind/keys",
+                                            "/var/cache/bind"});
+  CHECK(spec->mounts[2].mode == 01777);
+  CHECK(spec->mounts[2].writable);
+  CHECK_FALSE(spec->mounts[2].exec);
+  CHECK_FALSE(spec->mounts[4].writable);
+  CHECK(spec->mounts[5].optional);
+  CHECK(spec->mounts[6].source == "/var/lib/jail/volumes/named-cache");
+  CHECK(spec->mounts[6].writable);
+
+  const std::vector<std::string> env = {"HOME=/elsewhere", "LOGNAME=bind",
+                                        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                                        "TZ=UTC", "USER=bind"};
+  CHECK(spec->env == env);
+  const auto read = launch_spec_from_json(to_json(*spec), "test");
+  REQUIRE(read);
+  CHECK(*read == *spec);
+}
+
+TEST_CASE("what would be mounted over the jail's own is refused") {
+  for (const char* target : {"/", "/dev", "/dev/x", "/proc/sys", "/sys", "/run", "/tmp",
+                             "/run/systemd/notify", "relative", "/a/../b", "/a//b", "/var/cache/bind"}) {
+    auto m = named();
+    m.configs.push_back({"/etc/x", target, false});
+    INFO(target);
+    CHECK_FALSE(make_launch_spec(instance(), m, accounts()));
+  }
+  auto m = named();
+  m.volumes.push_back({"run", "/run/named", "bind", "", 0750, false});
+  CHECK(make_launch_spec(instance(), m, accounts()));
+}
+
+TEST_CASE("all unknown names are told at once") {
+  auto m = named();
+  m.service.user = "bnid";
+  m.service.groups = {"nogroup-here"};
+  m.sandbox.capabilities = {"net_bind"};
+  m.sandbox.require = {"mdew"};
+  m.sandbox.listen = {"udp:0"};
+  m.service.stop.signal = "SIGNOTHING";
+  m.origins["service.user"] = {"named.toml", 7, 3};
+  const auto spec = make_launch_spec(instance(), m, accounts());
+  REQUIRE_FALSE(spec);
+  const std::string& text = spec.error().message;
+  INFO(text);
+  CHECK(text.find("named.toml:7:3: no such user: 'bnid'") != std::string::npos);
+  for (const char* word : {"nogroup-here", "net_bind", "mdew", "udp:0", "SIGNOTHING"})
+    CHECK(text.find(word) != std::string::npos);
+}

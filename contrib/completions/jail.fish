@@ -1,0 +1,70 @@
+# fish completion for jail(1)
+
+function __jail_home
+    set -l words (commandline -opc)
+    set -l at (contains -i -- --home $words)
+    and echo $words[(math $at + 1)]
+    or echo $JAIL_HOME
+end
+
+function __jail_built
+    set -l home (__jail_home)
+    set -l state /var/lib/jail
+    test -n "$home"; and set state $home/state
+    for link in $state/jails/*/current
+        basename (dirname $link)
+    end
+end
+
+function __jail_manifests
+    set -l home (__jail_home)
+    set -l dirs {/usr/lib,/usr/local/lib,/run,/etc}/jail/manifests
+    test -n "$home"; and set -a dirs $home/manifests
+    for dir in $dirs
+        for file in $dir/*.toml
+            basename $file .toml
+        end
+    end
+end
+
+set -l verbs build deps disable enable lint list lock plan reload remove restart show start status stop verify why
+complete -c jail -f
+complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
+complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
+complete -c jail -l root -x -a '(__fish_complete_directories)' -d 'Read sources from a root directory'
+complete -c jail -l json -d 'Print the result as JSON'
+complete -c jail -s q -l quiet -d 'Print results and errors only'
+complete -c jail -s v -l verbose -d 'Say more'
+complete -c jail -s h -l help -d 'Print help'
+complete -c jail -n "not __fish_seen_subcommand_from $verbs" -l version -d 'Print the version'
+
+set -l verb complete -c jail -n "not __fish_seen_subcommand_from $verbs"
+$verb -a build -d 'Build the tree of a jail from its manifest'
+$verb -a deps -d 'List the libraries that programs would load'
+$verb -a disable -d 'Have jaild leave services alone when it starts'
+$verb -a enable -d 'Have jaild start services when it starts'
+$verb -a lint -d 'Check manifests'
+$verb -a list -d 'List the jails that are built'
+$verb -a lock -d 'Print what a tree must contain'
+$verb -a plan -d 'Print what a build would put into the tree'
+$verb -a reload -d 'Have services read their configuration again'
+$verb -a remove -d 'Remove the trees of a jail'
+$verb -a restart -d 'Restart services'
+$verb -a show -d 'Show the merged manifest'
+$verb -a start -d 'Start services'
+$verb -a status -d 'Show services'
+$verb -a stop -d 'Stop services'
+$verb -a verify -d 'Compare a tree with its lock'
+$verb -a why -d 'Say why a file is in the tree'
+
+complete -c jail -n '__fish_seen_subcommand_from build lint plan show' -F -a '(__jail_manifests)'
+complete -c jail -n '__fish_seen_subcommand_from deps' -F
+complete -c jail -n '__fish_seen_subcommand_from disable enable lock reload remove restart start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
+complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
+complete -c jail -n '__fish_seen_subcommand_from remove' -l purge -d 'Remove volumes too'
+complete -c jail -n '__fish_seen_subcommand_from show' -l all -d 'Show defaults too'
+complete -c jail -n '__fish_seen_subcommand_from start stop restart' -l no-wait -d 'Return when jaild has begun'
+complete -c jail -n '__fish_seen_subcommand_from enable' -l now -d 'And start them'
+complete -c jail -n '__fish_seen_subcommand_from disable' -l now -d 'And stop them'
+complete -c jail -n '__fish_seen_subcommand_from status' -l wait -x -d 'Wait so many seconds for what is starting'

@@ -82,6 +82,12 @@ void note_entry(Dynamic& dynamic, ElfFile& file, std::uint64_t tag, std::uint64_
   }
 }
 
+/// What separate debug files look like: the headers of the program, and none of its bytes.
+tl::unexpected<Error> not_in_file(const char* what) {
+  return with_hint(fail(Exit::manifest, "its {} is not in the file", what),
+                   "separate debug files (.debug) look like this: name the stripped file instead");
+}
+
 Result<Dynamic> read_array(View& view, const Segment& segment, ElfFile& file) {
   const std::size_t entry = 2 * view.word_size();
   if (segment.file_size > kMaxDynamicBytes)
@@ -89,8 +95,7 @@ Result<Dynamic> read_array(View& view, const Segment& segment, ElfFile& file) {
   const std::size_t count = static_cast<std::size_t>(segment.file_size) / entry;
   const std::uint8_t* array = view.at(segment.offset, count * entry);
   if (array == nullptr || count == 0) {
-    return with_hint(fail(Exit::manifest, "its dynamic segment is not in the file"),
-                     "separate debug files (.debug) look like this: name the stripped file instead");
+    return not_in_file("dynamic segment");
   }
   // Tags are signed words: a 32-bit file's 0x7fffffff equals the 64-bit one.
   Dynamic dynamic;
@@ -132,8 +137,7 @@ Result<void> take_names(View& view, const Dynamic& dynamic, const View::Place& s
 Result<View::Place> find_strings(const View& view, const Dynamic& dynamic) {
   const auto strings = dynamic.strings ? view.place_of(*dynamic.strings) : std::nullopt;
   if (!strings) {
-    return with_hint(fail(Exit::manifest, "its dynamic string table is not in the file"),
-                     "separate debug files (.debug) look like this: name the stripped file instead");
+    return not_in_file("dynamic string table");
   }
   return View::Place{strings->offset, std::min(strings->available, dynamic.strings_size.value_or(0))};
 }
@@ -163,6 +167,7 @@ Result<void> read_dynamic(View& view, const Segment& segment, ElfFile& file) {
 }
 
 Result<void> read_interpreter(View& view, const Segment& segment, ElfFile& file) {
+  if (segment.file_size == 0) return not_in_file("PT_INTERP");
   if (segment.file_size < 2 || segment.file_size > kMaxInterpreter) {
     return fail(Exit::manifest, "its PT_INTERP is empty or longer than a path can be: the kernel refuses it");
   }

@@ -34,8 +34,9 @@ class Table {
       return false;
     }
     if (at == size_) {
-      std::strncpy(entries_[at].name, name, name_size - 1);
-      entries_[at].name[name_size - 1] = '\0';
+      const std::size_t length = ::strnlen(name, name_size - 1);
+      std::memcpy(entries_[at].name, name, length);
+      entries_[at].name[length] = '\0';
       ++size_;
     } else {
       ::close(entries_[at].fd);

@@ -1,5 +1,6 @@
 // jaild: starts generations and keeps them running. Without the socket of a keeper it becomes the keeper's
 // start.
+#include <signal.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/resource.h>

@@ -1,24 +1,39 @@
 #include "jailer/manifest/toml_file.h"
 
-#define TOML_EXCEPTIONS 0
+#include <algorithm>
+#include <stdexcept>
+
+// toml++ 3.3 asserts what it should check ("[=]" is enough), and without assertions tells the compiler to
+// assume it: undefined behaviour from a file. So its assertions are always on, and throw.
+[[noreturn]] static void toml_defect(const char* assertion) {
+  throw std::logic_error(assertion);
+}
+#undef NDEBUG
+#define TOML_ASSERT(expr) (static_cast<bool>(expr) ? void() : toml_defect(#expr))
+#define TOML_EXCEPTIONS 1
 #define TOML_ENABLE_FORMATTERS 0
 #include <toml++/toml.h>
-
-#include <algorithm>
 
 #include "supervisor/base/quote.h"
 
 namespace jail::manifest {
 namespace {
 
-// Follows strings and comments just so far that brackets and dots outside of them can be counted. Where the
-// text is no TOML the two may disagree behind the error, which does not matter: toml++ stops there.
-class DepthScanner {
+// Looks at a text before toml++ does, for what toml++ cannot bear. Follows strings and comments just so far
+// that brackets and dots outside of them can be counted. Where the text is no TOML the two may disagree
+// behind the error, which does not matter: toml++ stops there.
+class Scanner {
  public:
-  explicit DepthScanner(std::string_view text) : text_(text) {}
+  struct Refusal {
+    Origin origin;
+    std::string text;
+  };
 
-  /// The place of the first bracket or dotted key that nests too deeply.
-  std::optional<Origin> too_deep() {
+  explicit Scanner(std::string_view text) : text_(text) {}
+
+  /// The first bracket or dotted key that nests too deeply (toml++ would recurse over it), or the first table
+  /// header without a key (toml++ would assert).
+  std::optional<Refusal> refusal() {
     for (; at_ < text_.size(); ++at_) {
       const char c = text_[at_];
       if (c == '"' || c == '\'') {
@@ -29,6 +44,8 @@ class DepthScanner {
       } else if (c == '\n') {
         newline();
       } else if (c == '[' || c == '{') {
+        if (c == '[' && brackets_ == 0 && !header_has_key())
+          return refuse("a table's name is missing or malformed");
         ++brackets_;
         dots_ = 0;
       } else if (c == ']' || c == '}') {
@@ -40,13 +57,31 @@ class DepthScanner {
         ++dots_;
       }
       if (brackets_ > limit || dots_ > limit)
-        return Origin{{}, line_, static_cast<unsigned>(at_ - line_start_ + 1)};
+        return refuse("tables, arrays or dotted keys nest more than 16 levels deep");
     }
     return std::nullopt;
   }
 
  private:
   static constexpr unsigned limit = 16;
+
+  [[nodiscard]] Refusal refuse(std::string text) const {
+    return {{{}, line_, static_cast<unsigned>(at_ - line_start_ + 1)}, std::move(text)};
+  }
+
+  // Whether the bracket at at_ opens no table header, or one in which a key begins.
+  [[nodiscard]] bool header_has_key() const {
+    constexpr std::string_view blanks = " \t";
+    const std::string_view before = text_.substr(line_start_, at_ - line_start_);
+    if (before.find_first_not_of(blanks) != std::string_view::npos) return true;
+    std::size_t next = at_ + 1;
+    if (next < text_.size() && text_[next] == '[') ++next;
+    next = text_.find_first_not_of(blanks, next);
+    if (next == std::string_view::npos) return true;  // cut off: toml++ says so
+    const char c = text_[next];
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '"' || c == '\'';
+  }
 
   void newline() {
     ++line_;
@@ -143,19 +178,21 @@ class Converter {
 }  // namespace
 
 std::optional<Value> parse_toml(std::string_view text, const std::string& file, Problems& problems) {
-  if (auto deep = DepthScanner(text).too_deep()) {
-    deep->file = file;
-    problems.add(*deep, "tables, arrays or dotted keys nest more than 16 levels deep");
+  if (auto refusal = Scanner(text).refusal()) {
+    refusal->origin.file = file;
+    problems.add(refusal->origin, refusal->text);
     return std::nullopt;
   }
-  const toml::parse_result result = toml::parse(text, std::string_view(file));
-  if (!result) {
-    const auto& error = result.error();
+  try {
+    const toml::table table = toml::parse(text, std::string_view(file));
+    return Converter(file, problems).convert(table, {file, 1, 1});
+  } catch (const toml::parse_error& error) {
     problems.add({file, error.source().begin.line, error.source().begin.column},
                  escape(std::string_view(error.description())));
-    return std::nullopt;
+  } catch (const std::logic_error&) {
+    problems.add({file, 0, 0}, "this is no TOML, in a way that the parser cannot place");
   }
-  return Converter(file, problems).convert(result.table(), {file, 1, 1});
+  return std::nullopt;
 }
 
 }  // namespace jail::manifest

@@ -169,6 +169,12 @@ TEST_CASE("a syntax error has toml++'s place and words") {
   const std::string problems = m.problems("version = 1\n[tree\n");
   CHECK(contains(problems, "d.toml:2:"));
   CHECK(contains(problems, "rror"));
+  // toml++ asserts or worse on these.
+  for (const char* header : {"[=]", "[[.]]", "[ /x ]", "[{}]", "[]", "[@default]", "[\x80]"}) {
+    CAPTURE(header);
+    CHECK(contains(m.problems("version = 1\n " + std::string(header)),
+                   "d.toml:2:2: a table's name is missing or malformed"));
+  }
 }
 
 TEST_CASE("hostile files end in a clear error") {

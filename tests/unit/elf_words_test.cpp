@@ -1,0 +1,76 @@
+// The small languages: tokens, search path lists, #! lines, the strings of a loader.
+#include <elf.h>
+
+#include "catch.h"
+#include "jailer/elf/loader_policy.h"
+#include "jailer/elf/script.h"
+#include "jailer/elf/tokens.h"
+
+using namespace jail::elf;
+using Strings = std::vector<std::string>;
+
+TEST_CASE("tokens, as glibc tells them from other identifiers") {
+  const Tokens tokens{"/o", "lib64", std::nullopt};
+  CHECK(expand("$ORIGIN/../lib", tokens) == "/o/../lib");
+  CHECK(expand("${ORIGIN}x", tokens) == "/ox");
+  CHECK(expand("$ORIGINx", tokens) == "$ORIGINx");
+  CHECK(expand("$ORIGIN_1", tokens) == "$ORIGIN_1");
+  CHECK(expand("${ORIGIN", tokens) == "${ORIGIN");
+  CHECK(expand("$ORIGIN/$LIB/$foo$", tokens) == "/o/lib64/$foo$");
+  CHECK(expand("$$LIB", tokens) == "$lib64");
+  CHECK(expand("/x/$PLATFORM", tokens) == std::nullopt);
+  CHECK(has_token("a$b$LIB"));
+  CHECK_FALSE(has_token("$O $ORIGINAL"));
+}
+
+TEST_CASE("search path lists") {
+  const Tokens tokens{"/o", "lib64", std::nullopt};
+  CHECK(split_path("", tokens).empty());
+  CHECK(split_path("/a:/b//:/a/:/", tokens) == Strings{"/a/", "/b/", "/"});
+  CHECK(split_path(":/a", tokens) == Strings{"", "/a/"});
+  CHECK(split_path("/a::", tokens) == Strings{"/a/", ""});
+  CHECK(split_path("rel:$PLATFORM/x:$ORIGIN", tokens) == Strings{"rel/", "/o/"});
+}
+
+TEST_CASE("#! lines") {
+  const auto parse = [](const std::string& text) { return parse_script(text); };
+  CHECK(!parse("\x7f"
+               "ELF")
+             .value());
+  CHECK(!parse("").value());
+  const auto simple = parse("#!/bin/sh\necho");
+  REQUIRE((simple && *simple));
+  CHECK((*simple)->interpreter == "/bin/sh");
+  CHECK((*simple)->argument.empty());
+  const auto argument = parse("#! \t/usr/bin/env  python3 -B \t\nx");
+  REQUIRE((argument && *argument));
+  CHECK((*argument)->interpreter == "/usr/bin/env");
+  CHECK((*argument)->argument == "python3 -B");
+  CHECK((*parse("#!/bin/sh"))->interpreter == "/bin/sh");
+  CHECK_FALSE(parse("#!\n/bin/sh"));
+  CHECK_FALSE(parse("#!   "));
+  CHECK_FALSE(parse("#!/" + std::string(300, 'a') + "\n"));
+  const auto cut = parse("#!/bin/sh " + std::string(300, 'a') + "\n");
+  REQUIRE((cut && *cut));
+  CHECK((*cut)->argument.size() == 256 - 10);
+}
+
+TEST_CASE("a loader's strings are its policy") {
+  const Abi abi{ELFCLASS64, ELFDATA2LSB, EM_X86_64};
+  const LoaderPolicy table = default_policy(abi);
+  CHECK(table.system_dirs ==
+        Strings{"/lib/x86_64-linux-gnu/", "/usr/lib/x86_64-linux-gnu/", "/lib/", "/usr/lib/"});
+  CHECK(table.subdirectories.size() == 4);
+  const std::string loader(
+      "x\0/lib64/\0/usr/lib64/\0y\0lib64\0/opt/etc/ld.so.cache\0x86-64-v4:x86-64-v3:x86-64-v2\0", 81);
+  const LoaderPolicy read = read_policy(abi, loader);
+  CHECK(read.system_dirs == Strings{"/lib64/", "/usr/lib64/"});
+  CHECK(read.lib == "lib64");
+  CHECK(read.cache == "/opt/etc/ld.so.cache");
+  CHECK(read.subdirectories.size() == 4);
+  const LoaderPolicy old = read_policy(abi, loader + std::string("\0tls\0xeon_phi\0", 14));
+  CHECK(old.subdirectories.size() == 3 + 23 + 1);
+  CHECK(old.subdirectories.back().name.empty());
+  CHECK(read_policy(abi, std::string(1000, '/')).system_dirs == table.system_dirs);
+  CHECK(default_policy({ELFCLASS64, ELFDATA2LSB, 999}).system_dirs == Strings{"/lib/", "/usr/lib/"});
+}

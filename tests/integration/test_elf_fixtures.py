@@ -77,17 +77,17 @@ def parse(text):
     paths = []
     for line in text.splitlines():
         words = line.strip().rsplit(" (0x", 1)[0]
-        if "linux-vdso" not in words and "statically linked" not in words:
+        if not words.startswith(("linux-vdso", "linux-gate", "statically linked")):
             paths.append(words.split(" => ")[-1])
     return paths
 
 
-def loader_says(path, kernel=False):
+def loader_says(path, kernel=False, loader=LOADER):
     """([paths], None) or (None, the loader's words)."""
     if kernel:
         done = subprocess.run([path], env={"LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True, cwd="/")
     else:
-        command = [LOADER, "--glibc-hwcaps-mask", "none", "--list", path]
+        command = [loader, "--glibc-hwcaps-mask", "none", "--list", path]
         done = subprocess.run(command, env={}, capture_output=True, text=True, cwd="/")
     words = done.stdout + done.stderr
     if done.returncode != 0 or "not found" in words:
@@ -268,6 +268,18 @@ def test_wrong_class_is_passed_over(yard):
     yard.lib("b/libone.so")
     result = agree(yard.prog("prog", ["b/libone.so"], runpath(yard("a"), yard("b"))))
     assert {"path": yard("a/libone.so"), "outcome": "wrong ELF class"} in result["objects"][1]["tried"]
+
+
+def test_both_classes_in_one_place(yard):
+    """Each program takes its own class's file, whichever comes first, down to libc."""
+    for folder, flags in (("a", ["-m32"]), ("b", [])):
+        yard.lib(folder + "/libone.so", flags=flags)
+    yard.prog("prog64", ["b/libone.so"], runpath(yard("a"), yard("b")))
+    yard.prog("prog32", ["a/libone.so"], ["-m32", *runpath(yard("b"), yard("a"))])
+    assert listed(agree(yard("prog64")))[0] == yard("b/libone.so")
+    expected, words = loader_says(yard("prog32"), loader="/lib/ld-linux.so.2")
+    assert words is None and expected[0] == yard("a/libone.so")
+    assert listed(ours(yard("prog32"))) == expected
 
 
 def test_wrong_machine_is_passed_over(yard):

@@ -125,20 +125,29 @@ class Instance:
         return self.home / "state/jails" / name / "current" / "tree"
 
 
+def dns_question(name, qtype=1, rd=False, ident=None):
+    """(id, packet) of one question."""
+    ident = random.randrange(65536) if ident is None else ident
+    question = b"".join(bytes([len(part)]) + part.encode() for part in name.rstrip(".").split(".")) + b"\0"
+    header = struct.pack("!HHHHHH", ident, 0x0100 if rd else 0, 1, 0, 0, 0)
+    return ident, header + question + struct.pack("!HH", qtype, 1)
+
+
+def dns_answer(packet):
+    """(id, rcode, authoritative, number of answers)"""
+    ident, flags, _, answers, _, _ = struct.unpack("!HHHHHH", packet[:12])
+    return ident, flags & 15, bool(flags & 0x0400), answers
+
+
 def dns_query(name, qtype=1, server=("127.0.0.1", 53), timeout=1.0, rd=False):
     """Asks one question over UDP. Returns (rcode, authoritative, number of answers), or None when none came."""
-    ident = random.randrange(65536)
-    question = b"".join(bytes([len(part)]) + part.encode() for part in name.rstrip(".").split(".")) + b"\0"
-    packet = struct.pack("!HHHHHH", ident, 0x0100 if rd else 0, 1, 0, 0, 0) + question + struct.pack("!HH", qtype, 1)
+    ident, packet = dns_question(name, qtype, rd)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.settimeout(timeout)
         try:
             s.connect(server)
             s.send(packet)
-            reply = s.recv(4096)
+            reply = dns_answer(s.recv(4096))
         except OSError:
             return None
-    reply_ident, flags, _, answers, _, _ = struct.unpack("!HHHHHH", reply[:12])
-    if reply_ident != ident:
-        return None
-    return flags & 15, bool(flags & 0x0400), answers
+    return reply[1:] if reply[0] == ident else None

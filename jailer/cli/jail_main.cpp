@@ -24,9 +24,11 @@ int run(int argc, char** argv) {
   const AddVerb verbs[] = {
       add_build,
       add_deps,
+      add_doctor,
       add_lint,
       add_list,
       add_lock,
+      add_logs,
       add_plan,
       add_remove,
       add_show,

@@ -112,6 +112,11 @@ Result<Cgroup> Cgroups::open(const std::string& name) const {
   return cgroup;
 }
 
+Result<Cgroup> Cgroups::renew(const std::string& name) const {
+  remove(name);
+  return open(name);
+}
+
 std::string Cgroups::limit(const Cgroup& cgroup, const Limits& limits) const {
   struct Row {
     std::uint64_t value;

@@ -1,5 +1,5 @@
-// One cgroup (v2) a service: BASE/jail-ID/NAME.jail, BASE being our own. It is kept across restarts, taken
-// over by the next jaild by its name, and removed when the service is stopped. A host without cgroup v2 is
+// One cgroup (v2) a service: BASE/jail-ID/NAME.jail, BASE being our own. It is taken over by the next jaild by
+// its name, made anew for each life of the service, and removed when the service is stopped. A host without cgroup v2 is
 // fine: then the pid namespace alone holds the processes together.
 #pragma once
 
@@ -50,6 +50,10 @@ class Cgroups {
 
   /// Makes or takes up the cgroup of `name`.
   [[nodiscard]] Result<Cgroup> open(const std::string& name) const;
+  /// A new cgroup for a new life; the old one if processes are left in it. One that cgroup.kill was ever
+  /// written to is of no use: since Linux 6.14 what is cloned into it from outside is killed at once (the
+  /// kernel compares its count of kills with that of the parent's cgroup).
+  [[nodiscard]] Result<Cgroup> renew(const std::string& name) const;
   /// Sets limits; what this host cannot limit comes back in words, empty if nothing.
   [[nodiscard]] std::string limit(const Cgroup& cgroup, const Limits& limits) const;
   /// Removes the cgroup of `name`, which is empty.

@@ -130,7 +130,7 @@ Result<void> Unit::make_log() {
 }
 
 Result<void> Unit::make_cgroup() {
-  JAIL_TRY(cgroup, house_.cgroups.open(name_));
+  JAIL_TRY(cgroup, house_.cgroups.renew(name_));
   cgroup_ = std::move(cgroup);
   not_limited_ = house_.cgroups.limit(cgroup_, spec_.limits);
   return {};

@@ -276,7 +276,7 @@ TEST_CASE("a log file that is a link is not followed") {
   Bench bench;
   const std::string victim = bench.dir.path + "/victim";
   std::ofstream(victim) << "mine\n";
-  ::symlink(victim.c_str(), bench.log_path("named").c_str());
+  REQUIRE(::symlink(victim.c_str(), bench.log_path("named").c_str()) == 0);
   const Channel channel = bench.channel("named");
   const UniqueFd fd = connect_to(bench.dir.path + "/named");
   REQUIRE(send_text(fd.get(), "<30>one"));

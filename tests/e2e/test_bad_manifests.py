@@ -19,8 +19,8 @@ user = "nobody"
 CASES = {
     "syntax": (GOOD + "\n[sandbox\n", 65, ["broken.toml:10:", "]"]),
     "unknown key": (GOOD.replace("[tree]", '[tree]\nlibary = ["x"]'), 65, ["broken.toml:4:1: unknown key 'libary' in [tree]", "did you mean 'libraries'?"]),
-    "missing binary": (GOOD.replace("/usr/bin/true", "/usr/bin/treu"), 66, ["/usr/bin/treu", "broken.toml:4:"]),
-    "missing library": (GOOD.replace("users =", 'libraries = ["libnope.so.7"]\nusers ='), 66, ["libnope.so.7", "broken.toml:5:"]),
+    "missing binary": (GOOD.replace("/usr/bin/true", "/usr/bin/treu"), 65, ["/usr/bin/treu", "broken.toml:4:"]),
+    "missing library": (GOOD.replace("users =", 'libraries = ["libnope.so.7"]\nusers ='), 65, ["libnope.so.7", "broken.toml:5:"]),
     "unknown user": (GOOD.replace("nobody", "nobodee"), None, ["nobodee", "broken.toml:"]),
     "odd uid": (GOOD.replace('"nobody"', '"0x10"'), 65, ["0x10", "broken.toml:"]),
     "bad device": (GOOD.replace("users =", 'devices = ["nulll"]\nusers ='), None, ["nulll", "broken.toml:5:"]),
@@ -58,11 +58,14 @@ def test_several_problems_are_told_at_once():
 
 def test_start_before_build_says_what_to_do():
     with Instance() as it:
-        done = it.run("start", "named", status=69)
-        assert "jaild" in done.stderr
+        assert "jail build named" in it.run("start", "named", status=66).stderr
         it.start_jaild()
-        done = it.run("start", "named", status=66)
-        assert "jail build named" in done.stderr
+        assert "jail build named" in it.run("start", "named", status=66).stderr
+        it.manifest("tiny", GOOD)
+        it.run("build", "tiny")
+        it.stop_jaild()
+        done = it.run("start", "tiny", status=69)
+        assert "jaild" in done.stderr
 
 
 def test_a_good_minimal_manifest_builds():

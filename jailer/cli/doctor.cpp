@@ -1,4 +1,5 @@
-// jail doctor: what this kernel and its security modules can enforce, and what that means for each built jail.
+// jail doctor: what this kernel and its security modules can enforce, and what that means for each built
+// jail.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -22,10 +23,10 @@ constexpr std::size_t launch_limit = std::size_t{16} << 20U;
 /// What the host means for one built jail.
 struct Finding {
   std::string name;
-  bool runs = true;                   ///< false: jaild would refuse to start it here
-  std::string why;                    ///< not runs
-  std::string hint;                   ///< not runs
-  std::vector<std::string> missing;   ///< runs, but without these
+  bool runs = true;                  ///< false: jaild would refuse to start it here
+  std::string why;                   ///< not runs
+  std::string hint;                  ///< not runs
+  std::vector<std::string> missing;  ///< runs, but without these
 };
 
 Result<std::vector<std::string>> missing_of(const Instance& instance, const std::string& name,

@@ -15,27 +15,16 @@ int run(int argc, char** argv) {
   Context context;
   app.set_version_flag("--version", "jail " JAIL_VERSION);
   app.add_option("--home", context.home, "Keep a whole instance below DIR (JAIL_HOME)")->type_name("DIR");
-  app.add_option("--manifests", context.manifests, "Look for manifests in DIR first (JAIL_MANIFESTS)")->type_name("DIR");
+  app.add_option("--manifests", context.manifests, "Look for manifests in DIR first (JAIL_MANIFESTS)")
+      ->type_name("DIR");
   app.add_option("--root", context.root, "Read sources from the root directory DIR")->type_name("DIR");
   app.add_flag("--json", context.json, "Print the result as JSON");
   app.add_flag("-q,--quiet", context.quiet, "Print results and errors only");
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
-      add_build,
-      add_deps,
-      add_doctor,
-      add_lint,
-      add_list,
-      add_lock,
-      add_logs,
-      add_plan,
-      add_remove,
-      add_show,
-      add_start_stop,
-      add_status,
-      add_why,
-      add_verify,
+      add_build, add_deps,   add_doctor, add_lint,       add_list,   add_lock, add_logs,
+      add_plan,  add_remove, add_show,   add_start_stop, add_status, add_why,  add_verify,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {

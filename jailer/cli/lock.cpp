@@ -1,8 +1,9 @@
 // jail lock NAME: the contract of the current generation, as it is on disk.
+#include "jailer/tree/lock.h"
+
 #include <fmt/format.h>
 
 #include "jailer/cli/verbs.h"
-#include "jailer/tree/lock.h"
 #include "supervisor/base/io.h"
 #include "supervisor/spec/generation.h"
 
@@ -22,7 +23,8 @@ Result<std::string> current_lock(const Instance& instance, const std::string& na
 }  // namespace
 
 void add_lock(CLI::App& app, Context& context) {
-  CLI::App* verb = add_verb(app, context, "lock", "Print jail.lock: every entry of the tree, and why it is there");
+  CLI::App* verb =
+      add_verb(app, context, "lock", "Print jail.lock: every entry of the tree, and why it is there");
   auto name = std::make_shared<std::string>();
   verb->add_option("name", *name, "The jail")->required();
   verb->callback([&context, name] {

@@ -1,4 +1,5 @@
-// jail logs NAME...: what the relay wrote for a jail, its last lines first of all, and what comes after with --follow.
+// jail logs NAME...: what the relay wrote for a jail, its last lines first of all, and what comes after with
+// --follow.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
@@ -52,7 +53,8 @@ Result<UniqueFd> open_log(const std::string& path) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   if (!fd && errno == ENOENT) return UniqueFd();
   if (!fd && errno == EACCES)
-    return with_hint(fail_errno(Exit::permission, errno, "{}: cannot read", path), "logs are root's: use sudo");
+    return with_hint(fail_errno(Exit::permission, errno, "{}: cannot read", path),
+                     "logs are root's: use sudo");
   struct stat status {};
   if (!fd || ::fstat(fd.get(), &status) != 0) return fail_errno(Exit::io, errno, "{}: cannot read", path);
   if (!S_ISREG(status.st_mode)) return fail(Exit::io, "{}: is no regular file", path);

@@ -34,7 +34,7 @@ Row row_of(const ServiceStatus& service) {
   row[c_generation] = service.generation != 0 ? std::to_string(service.generation) : "-";
   if (runs && service.current_generation != 0 && service.current_generation != service.generation)
     row[c_generation] += fmt::format(" of {}", service.current_generation);
-  row[c_check] = !runs ? "-" : service.checked ? "ok" : "no";
+  row[c_check] = !runs || service.check.empty() ? "-" : escape(service.check);
   return row;
 }
 
@@ -42,7 +42,12 @@ Row row_of(const ServiceStatus& service) {
 std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
   std::vector<std::string> lines;
   const bool troubled = service.state == "failed" || service.state == "backoff";
-  if (!service.reason.empty() && (troubled || verbose)) lines.push_back(escape(service.reason));
+  const std::string reason = escape(service.reason);
+  if (!reason.empty() && (troubled || verbose))
+    lines.push_back(reason);
+  else if (!reason.empty() && service.state == "ready" && service.restarts != 0)
+    lines.push_back("last restart: " + reason);
+  if (!service.check_failure.empty()) lines.push_back("the check fails: " + escape(service.check_failure));
   if (service.state == "backoff") lines.push_back("next start in " + duration_text(service.next_start_ms));
   if (troubled)
     for (const std::string& line : service.last_lines) lines.push_back("| " + escape(line));

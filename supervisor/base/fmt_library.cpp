@@ -1,5 +1,5 @@
-// The one place where fmt is compiled. Debian ships it as a shared library and as headers; our programs link statically,
-// and as headers alone every file of ours would compile all of it.
+// The one place where fmt is compiled. Debian ships it as a shared library and as headers; our programs link
+// statically, and as headers alone every file of ours would compile all of it.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

@@ -32,7 +32,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("name", shape.name);
   visit("state", shape.state);
   visit("enabled", shape.enabled);
-  visit("checked", shape.checked);
+  visit("check", shape.check);
   visit("pid", shape.pid);
   visit("generation", shape.generation);
   visit("current_generation", shape.current_generation);
@@ -40,6 +40,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("restarts", shape.restarts);
   visit("next_start_ms", shape.next_start_ms);
   visit("reason", shape.reason);
+  visit("check_failure", shape.check_failure);
   visit("last_lines", shape.last_lines);
   visit("not_enforced", shape.not_enforced);
   visit("manifest_edited", shape.manifest_edited);
@@ -189,6 +190,8 @@ ServiceStatus bounded(ServiceStatus status) {
   cut(status.name, 128);
   cut(status.state, 128);
   cut(status.reason, 1000);
+  cut(status.check, 128);
+  cut(status.check_failure, 1000);
   constexpr std::size_t lines = 10;
   if (status.last_lines.size() > lines)
     status.last_lines.erase(status.last_lines.begin(), status.last_lines.end() - lines);

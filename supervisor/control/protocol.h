@@ -32,7 +32,7 @@ struct ServiceStatus {
   std::string name;
   std::string state;  ///< stopped starting ready stopping backoff failed
   bool enabled = false;
-  bool checked = false;                  ///< the check succeeded at its last run
+  std::string check;                     ///< its last run: ok, failed; open: none yet; empty: has none
   int pid = 0;                           ///< of the daemon, in jaild's pid namespace; 0: none
   std::uint64_t generation = 0;          ///< that runs, or would
   std::uint64_t current_generation = 0;  ///< that a restart would take
@@ -41,6 +41,7 @@ struct ServiceStatus {
   std::uint64_t next_start_ms = 0;  ///< backoff: until the next try
   /// Of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted".
   std::string reason;
+  std::string check_failure;            ///< failed: why
   std::vector<std::string> last_lines;  ///< of its log, where it failed
   std::vector<std::string> not_enforced;
   bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false

@@ -176,7 +176,8 @@ control::ServiceStatus Unit::status() const {
   control::ServiceStatus status;
   status.name = name_;
   status.state = service::state_name(data.state);
-  status.checked = data.checked;
+  if (data.process && spec_.check)
+    status.check = data.checked ? "ok" : data.waiting_for.empty() ? "open" : "failed";
   status.pid = data.pid;
   status.generation = data.process ? generation_ : 0;
   if (data.state == State::ready) status.uptime_ms = since_ms(data.started, now);
@@ -186,7 +187,7 @@ control::ServiceStatus Unit::status() const {
   if (data.state == State::starting && !data.waiting_for.empty())
     status.reason = "waiting for " + data.waiting_for;
   if (data.state == State::ready && !data.checked && !data.waiting_for.empty())
-    status.reason = "the check fails: " + data.waiting_for;
+    status.check_failure = data.waiting_for;
   if (data.state == State::failed)
     status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", 10);
   if (prepared_) status.not_enforced = prepared_->not_enforced();

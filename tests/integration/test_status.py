@@ -10,8 +10,9 @@ import pytest
 
 JAIL = os.path.join(os.environ.get("JAIL_BIN", "build/bin"), "jail")
 
-READY = {"name": "named", "state": "ready", "enabled": True, "checked": True, "pid": 4711, "generation": 2,
-         "current_generation": 3, "uptime_ms": 192000, "restarts": 1}
+READY = {"name": "named", "state": "ready", "enabled": True, "check": "ok", "pid": 4711, "generation": 2,
+         "current_generation": 3, "uptime_ms": 192000, "restarts": 1, "reason": "killed by SIGKILL"}
+UNWELL = {**READY, "name": "imapd", "check": "failed", "check_failure": "its output lacks 'OK'", "restarts": 0}
 FAILED = {"name": "dhcpd", "state": "failed", "enabled": False, "generation": 1, "current_generation": 1,
           "reason": "killed by SIGKILL", "last_lines": ["one", "\x1b[31mtwo"], "restarts": 5}
 
@@ -66,9 +67,17 @@ def test_status_is_one_readable_screen(tmp_path):
     assert lines[1].split() == ["dhcpd", "(disabled)", "failed", "-", "-", "5", "1", "-"]
     assert "killed by SIGKILL" in lines[2]
     assert lines[3].strip() == "| one"
-    assert lines[-1].split() == ["named", "ready", "4711", "3m12s", "1", "2", "of", "3", "ok"]
+    assert lines[-2].split() == ["named", "ready", "4711", "3m12s", "1", "2", "of", "3", "ok"]
+    assert lines[-1].strip() == "last restart: killed by SIGKILL"
     assert "\x1b" not in result.stdout
     assert "keeper 2" in run(tmp_path, "status", "-v").stdout
+
+
+def test_a_check_that_fails_is_told(tmp_path):
+    Jaild(tmp_path, {"status": {"services": [UNWELL]}})
+    lines = run(tmp_path, "status").stdout.splitlines()
+    assert lines[1].split()[-1] == "failed"
+    assert lines[2].strip() == "the check fails: its output lacks 'OK'"
 
 
 def test_status_as_json(tmp_path):

@@ -112,7 +112,9 @@ TEST_CASE("a small answer is one message, and comes back as it was") {
   ServiceStatus service;
   service.name = "named";
   service.state = "ready";
-  service.enabled = service.checked = true;
+  service.enabled = true;
+  service.check = "failed";
+  service.check_failure = "no answer";
   service.pid = 4711;
   service.generation = 2;
   service.current_generation = 3;

@@ -92,10 +92,11 @@ class Instance:
         path.write_text(text)
         return path
 
-    def start_jaild(self):
+    def start_jaild(self, prefix=(), **popen):
+        """Starts jaild, by the command `prefix` that executes its arguments where one is given."""
         self.jaild_err = open(self.home / "jaild.err", "ab")
         self.keeper = subprocess.Popen(
-            [str(BIN / "jaild"), "--home", str(self.home)], stdin=subprocess.DEVNULL, stderr=self.jaild_err
+            [*prefix, str(BIN / "jaild"), "--home", str(self.home)], stdin=subprocess.DEVNULL, stderr=self.jaild_err, **popen
         )
         wait_for(lambda: self.run("status", status=None).returncode != 69, what="jaild's control socket")
 

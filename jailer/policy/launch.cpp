@@ -200,8 +200,8 @@ class SpecMaker {
     spec_.limits.memory = sandbox.limits.memory.value_or(0);
     spec_.limits.processes = sandbox.limits.processes.value_or(0);
     const std::uint64_t core = sandbox.limits.core.value_or(0);
-    const std::uint64_t files = sandbox.limits.files.value_or(files_hard);
-    spec_.rlimits = {{"core", core, core}, {"nofile", sandbox.limits.files.value_or(files_soft), files}};
+    spec_.rlimits = {{"core", core, core}, {"nofile", files_soft, files_hard, true}};
+    if (const auto files = sandbox.limits.files) spec_.rlimits.back() = {"nofile", *files, *files};
     spec_.memory_deny_write_execute = sandbox.memory_deny_write_execute;
     for (std::size_t i = 0; i < sandbox.require.size(); ++i) {
       const auto& known = requirable();

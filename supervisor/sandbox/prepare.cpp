@@ -198,8 +198,12 @@ Result<void> lay_out_limits(Prepared::Impl& impl) {
     if (known == std::end(resources))
       return fail(Exit::config, "rlimits[{}].resource: {} is not known", i, quote(limit.resource));
     if (limit.soft > limit.hard) return fail(Exit::config, "rlimits[{}]: soft is above hard", i);
+    std::uint64_t hard = limit.hard;
+    rlimit own{};
+    if (limit.at_most && ::getrlimit(static_cast<__rlimit_resource>(known->number), &own) == 0)
+      hard = std::min<std::uint64_t>(hard, own.rlim_max);
     impl.rlimits.push_back(
-        {impl.texts.keep("setrlimit " + limit.resource), known->number, limit.soft, limit.hard});
+        {impl.texts.keep("setrlimit " + limit.resource), known->number, std::min(limit.soft, hard), hard});
   }
   return {};
 }

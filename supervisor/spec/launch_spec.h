@@ -47,6 +47,7 @@ struct Rlimit {
   std::string resource;  ///< the kernel's name, lower case: "nofile", "core", "nproc" ...
   std::uint64_t soft = 0;
   std::uint64_t hard = 0;
+  bool at_most = false;  ///< where the supervisor's own hard limit is lower, that one is good enough
   bool operator==(const Rlimit&) const = default;
 };
 

@@ -76,7 +76,7 @@ void describe(V& v, Device& d) {
 }
 template <class V>
 void describe(V& v, Rlimit& r) {
-  v("resource", r.resource), v("soft", r.soft), v("hard", r.hard);
+  v("resource", r.resource), v("soft", r.soft), v("hard", r.hard), v("at_most", r.at_most);
 }
 template <class V>
 void describe(V& v, Port& p) {

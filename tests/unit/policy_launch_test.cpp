@@ -53,7 +53,7 @@ TEST_CASE("names become numbers, and parents are mounted before what lies in the
   CHECK(spec->ready.listen);
   CHECK(spec->listen_ports == std::vector<Port>{{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}});
   CHECK(spec->hostname == "named");
-  CHECK(spec->rlimits == std::vector<Rlimit>{{"core", 0, 0}, {"nofile", 1024, 524288}});
+  CHECK(spec->rlimits == std::vector<Rlimit>{{"core", 0, 0}, {"nofile", 1024, 524288, true}});
   CHECK(spec->sources == std::vector<ManifestSource>{{"/etc/jail/manifests/named.toml", "ab"}});
 
   std::vector<std::string> targets;

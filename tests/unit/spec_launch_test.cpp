@@ -18,7 +18,7 @@ LaunchSpec example() {
   spec.listen_ports = {{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}};
   spec.check = Check{{"dig", "@127.0.0.1"}, "127.0.0.1", milliseconds(2000), milliseconds(0)};
   spec.reload = {Reload::How::signal, 1};
-  spec.rlimits = {{"nofile", 1024, 4096}};
+  spec.rlimits = {{"nofile", 1024, 4096}, {"core", 0, 1, true}};
   spec.devices = {{"null"}};
   spec.oom_score_adjust = -5;
   return spec;

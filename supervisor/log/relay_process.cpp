@@ -210,6 +210,7 @@ void RelayProcess::lose(const std::string& name, std::uint64_t count) {
   jail->region.commit([&](State& state) {
     for (std::uint64_t& dropped : state.dropped) dropped += count;
   });
+  say(Type::counted, name, count);
   jail->busy = true;
 }
 

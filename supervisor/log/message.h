@@ -29,6 +29,7 @@ enum class Type : std::uint32_t {
   need_host,  ///< the host's syslog is gone
   reopen,     ///< name; its file was removed
   gone,       ///< name; after remove
+  counted,    ///< name; `value` of `lost` stands in the ring now
   note,       ///< text: something that the administrator should know
 };
 

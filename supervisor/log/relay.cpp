@@ -27,6 +27,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds ping_every{500}, answer_within{500}, hello_within{3000}, lived_long{1000};
 constexpr milliseconds first_backoff{100}, longest_backoff{5000}, host_every{250};
+constexpr milliseconds killed_backoff{50};   // a relay that can run, and is only not let
 constexpr milliseconds rotation_pause{250};  // logrotate makes the new file itself, right after the rename
 constexpr milliseconds down_limit{2000};     // without a relay for so long: drain and count
 constexpr milliseconds soon{10};
@@ -46,6 +47,7 @@ struct Relay::Impl {
     bool removing = false;
     std::optional<Clock::time_point> look_at;  // the file may have been moved: look then
     std::uint64_t lost = 0;                    // drained here, not told yet
+    std::uint64_t told = 0;                    // told, but the relay may die before it has heard
   };
 
   explicit Impl(Options given) : options(std::move(given)) {}
@@ -116,7 +118,10 @@ void Relay::Impl::spawn(Clock::time_point now) {
   started = now;
   ping_open = false;
   host_sent = false;
-  for (auto& [name, jail] : jails) jail.sent = jail.file_sent = false;
+  for (auto& [name, jail] : jails) {
+    jail.sent = jail.file_sent = false;
+    jail.lost += std::exchange(jail.told, 0);
+  }
 }
 
 void Relay::Impl::kill(std::string_view why) {
@@ -136,6 +141,10 @@ void Relay::Impl::reap(Clock::time_point now) {
   (void)::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info,
                  WEXITED | WNOHANG);  // ECHILD: another reaped it
   read_control();                     // its last words
+  // One that was ready, or that another than we has killed, says nothing against the next: as long as nobody
+  // drains, daemons wait.
+  const bool able = state == State::running ||
+                    (state == State::starting && info.si_code == CLD_KILLED && info.si_status == SIGKILL);
   if (state == State::running) down_since = now;
   if (state != State::dying)
     note(fmt::format("log relay {} ended ({} {}); replaced", pid,
@@ -143,6 +152,7 @@ void Relay::Impl::reap(Clock::time_point now) {
   const bool young = now - started < lived_long;
   backoff = !young                       ? milliseconds{0}
             : backoff == milliseconds{0} ? milliseconds{1}
+            : able                       ? killed_backoff
                                          : std::clamp(backoff * 2, first_backoff, longest_backoff);
   // The first early death may be chance, the next ones are not.
   start_at = backoff <= milliseconds{1} ? now : now + backoff;
@@ -194,6 +204,9 @@ void Relay::Impl::handle(const Message& message) {
       return;
     case Type::gone:
       if (jail != jails.end() && jail->second.removing) jails.erase(jail);
+      return;
+    case Type::counted:
+      if (jail != jails.end()) jail->second.told = 0;
       return;
     case Type::note:
       note(fmt::format("log relay: {}{}{}", escape(name), name.empty() ? "" : ": ",
@@ -260,7 +273,8 @@ bool Relay::Impl::push_jail(const std::string& name, Jail& jail) {
     if (tell(Type::file, name, 0, std::span(&fd, 1)) != Transfer::done) return false;
     jail.file_sent = true;
   }
-  if (jail.lost != 0 && tell(Type::lost, name, jail.lost) == Transfer::done) jail.lost = 0;
+  if (jail.lost != 0 && jail.told == 0 && tell(Type::lost, name, jail.lost) == Transfer::done)
+    jail.told = std::exchange(jail.lost, 0);
   return true;
 }
 

@@ -59,7 +59,7 @@ class Relay {
   void on_readable();
 
   /// Call at or after the time it returned last (and at first at once): asks whether the relay lives,
-  /// replaces one that has not answered in time.
+  /// replaces one that has not answered in time. Call it at once when pid() has changed in another call.
   [[nodiscard]] Clock::time_point on_time(Clock::time_point now);
 
   /// A child of jaild changed state (SIGCHLD came): sees a relay that was stopped or has died at once.

@@ -210,12 +210,13 @@ void RelayProcess::lose(const std::string& name, std::uint64_t count) {
   jail->region.commit([&](State& state) {
     for (std::uint64_t& dropped : state.dropped) dropped += count;
   });
+  say(Type::counted, name, count);
   jail->busy = true;
 }
 
 void RelayProcess::flush_file(Jail& jail, std::uint64_t now) {
   if (now < jail.file_again_us) {
-    later_ = true;
+    jail.busy = later_ = true;  // busy: no new record may come to make it so, and the disk has room again
     return;
   }
   switch (jail.file.flush(jail.region)) {

@@ -240,16 +240,12 @@ void Supervisor::watch_relay() {
   bool same = wanted.size() == relay_watches_.size();
   for (const int fd : wanted) same = same && relay_watches_.contains(fd);
   if (same) return;
-  for (auto& [fd, token] : relay_watches_) loop_.forget(token);
-  relay_watches_.clear();
+  forget_relay();
   for (const int fd : wanted) {
     auto watched = loop_.watch(fd, EPOLLIN, [this](std::uint32_t) {
       const pid_t before = relay_->pid();
       relay_->on_readable();
-      // A new relay has new descriptors, perhaps of the old numbers.
-      if (relay_->pid() == before) return;
-      for (auto& [old, token] : relay_watches_) loop_.forget(token);
-      relay_watches_.clear();
+      if (relay_->pid() != before) relay_changed();
     });
     if (watched)
       relay_watches_[fd] = *watched;
@@ -258,13 +254,23 @@ void Supervisor::watch_relay() {
   }
 }
 
+// A new relay has new descriptors, perhaps of the old numbers.
+void Supervisor::forget_relay() {
+  for (auto& [fd, token] : relay_watches_) loop_.forget(token);
+  relay_watches_.clear();
+}
+
+// The next one may be due long before the time that was asked for while the old one lived.
+void Supervisor::relay_changed() {
+  forget_relay();
+  loop_.forget(relay_timer_);
+  relay_time();
+}
+
 void Supervisor::relay_time() {
   const pid_t before = relay_->pid();
   const Time next = relay_->on_time(Clock::now());
-  if (relay_->pid() != before) {
-    for (auto& [old, token] : relay_watches_) loop_.forget(token);
-    relay_watches_.clear();
-  }
+  if (relay_->pid() != before) forget_relay();
   relay_timer_ = loop_.at(next, [this] { relay_time(); });
 }
 
@@ -274,10 +280,7 @@ void Supervisor::on_signal(int signal) {
       // Inits and checks are reaped by their pidfds; the relay asks for its own.
       const pid_t before = relay_->pid();
       relay_->on_child_event();
-      if (relay_->pid() != before) {
-        for (auto& [old, token] : relay_watches_) loop_.forget(token);
-        relay_watches_.clear();
-      }
+      if (relay_->pid() != before) relay_changed();
       return;
     }
     case SIGHUP:

@@ -67,6 +67,8 @@ class Supervisor {
   void save();
   void between_rounds();
   void watch_relay();
+  void forget_relay();
+  void relay_changed();
   void relay_time();
   void on_signal(int signal);
   [[nodiscard]] Result<void> watch_keeper();

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -97,8 +98,10 @@ struct Bench {
     for (const int fd : relay.wait_fds()) fds.push_back({fd, POLLIN, 0});
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(next - Clock::now()).count();
     const int count = ::poll(fds.data(), fds.size(), static_cast<int>(std::clamp<long>(left, 0, 5)));
+    const int before = relay.pid();
     if (count > 0) relay.on_readable();
     relay.on_child_event();
+    if (relay.pid() != before) next = Clock::now();
     if (Clock::now() >= next) next = relay.on_time(Clock::now());
     for (auto& note : relay.take_notes()) notes.push_back(std::move(note));
   }
@@ -200,6 +203,65 @@ inline int send_numbers(const std::string& path, int sender, int count, long* lo
     const long took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - before).count();
     if (longest != nullptr) *longest = std::max(*longest, took);
     if (pause_us != 0) ::usleep(static_cast<useconds_t>(pause_us));
+  }
+  return 0;
+}
+
+/// Kills relay after relay. Each gets a time of its own from its fork on; some are dead before they are
+/// ready, and every fourth lives until it has written something.
+class Killer {
+ public:
+  Killer(Bench& bench, std::string name, unsigned kills, std::chrono::microseconds longest)
+      : bench_(bench), name_(std::move(name)), kills_(kills), longest_(longest) {}
+
+  void step() {
+    const int pid = bench_.relay.pid();
+    if (pid <= 0 || done()) return;
+    if (pid != known_) {
+      known_ = pid;
+      size_ = bench_.size(name_);
+      seed_ = seed_ * 1103515245 + 12345;
+      at_ = Clock::now() + longest_ * (seed_ / 65536 % 1000) / 1000;
+      killed_ = false;
+    }
+    const bool wrote = bench_.size(name_) != size_;
+    if (killed_ || Clock::now() < at_ || (bench_.relay.restarts() % 4 == 3 && !wrote)) return;
+    signal_relay(pid, SIGKILL);
+    killed_ = true;
+    if (wrote) ++at_work_;
+  }
+  [[nodiscard]] bool done() const { return bench_.relay.restarts() >= kills_; }
+  [[nodiscard]] unsigned at_work() const { return at_work_; }
+
+ private:
+  Bench& bench_;
+  std::string name_;
+  unsigned kills_, seed_ = 7, at_work_ = 0;
+  std::chrono::microseconds longest_;
+  int known_ = -1;
+  bool killed_ = false;
+  std::size_t size_ = 0;
+  Clock::time_point at_{};
+};
+
+/// All that the lines "dropped N messages" tell of.
+inline unsigned long dropped_of(const std::vector<std::string>& lines) {
+  unsigned long dropped = 0;
+  for (const auto& line : lines) {
+    const auto at = line.find("jail-relay: dropped ");
+    if (at != std::string::npos) dropped += std::strtoul(line.c_str() + at + 20, nullptr, 10);
+  }
+  return dropped;
+}
+
+/// Sends numbers, as sender 0, until `stop` (shared memory) is set; leaves how many in `sent`.
+inline int send_numbers_until(const std::string& path, const std::atomic<long>& stop, long& sent) {
+  const UniqueFd fd = connect_to(path);
+  if (!fd) return 1;
+  while (stop.load() == 0) {
+    if (!send_text(fd.get(), "<30>Nov 23 23:41:50 load[0]: n=" + std::to_string(sent))) return 2;
+    ++sent;
+    if (sent % 16 == 0) ::usleep(500);
   }
   return 0;
 }

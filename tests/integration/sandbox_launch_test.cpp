@@ -25,8 +25,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// Reaped, or a zombie that its new parent has not yet seen to: either way nothing of it runs.
 bool gone(pid_t pid) {
-  return signal_one(pid, 0) < 0 && errno == ESRCH;
+  if (signal_one(pid, 0) < 0 && errno == ESRCH) return true;
+  std::string stat;
+  std::getline(std::ifstream(fmt::format("/proc/{}/stat", pid)), stat);
+  const std::size_t behind = stat.rfind(") ");
+  return behind == std::string::npos || stat.substr(behind + 2, 1) == "Z";
 }
 
 bool gone_within(pid_t pid, std::chrono::milliseconds time) {
@@ -133,6 +138,7 @@ TEST_CASE("a service outlives the process that launched it", "[sandbox]") {
     if (::write(ends[1], pids, sizeof pids) < 0) ::_exit(1);
     ::_exit(0);  // no destructors: the house is the parent's
   }
+  ::close(ends[1]);  // a launcher that dies is the end of the stream
   pid_t pids[2] = {-1, -1};
   REQUIRE(::read(ends[0], pids, sizeof pids) == sizeof pids);
   ::waitpid(launcher, nullptr, 0);
@@ -140,7 +146,6 @@ TEST_CASE("a service outlives the process that launched it", "[sandbox]") {
   CHECK(signal_one(pids[1], SIGKILL) == 0);
   CHECK(gone_within(pids[0], std::chrono::seconds(1)));
   ::close(ends[0]);
-  ::close(ends[1]);
 }
 
 TEST_CASE("a launcher killed at any moment of a set-up leaves no half-made jail", "[sandbox]") {

@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -280,6 +281,16 @@ inline std::vector<std::vector<int>> numbers_of(const std::vector<std::string>& 
 }
 
 /// Whether each sender's numbers are 0 .. count-1, each once, in order; says what is wrong.
+/// In order, and none twice.
+inline bool rising(const std::vector<int>& numbers) {
+  return std::adjacent_find(numbers.begin(), numbers.end(), std::greater_equal<>()) == numbers.end();
+}
+
+inline std::size_t total(const std::vector<std::vector<int>>& numbers) {
+  return std::accumulate(numbers.begin(), numbers.end(), std::size_t{0},
+                         [](std::size_t sum, const auto& of) { return sum + of.size(); });
+}
+
 inline std::string sequence_fault(const std::vector<std::string>& lines, int senders, int count) {
   const auto found = numbers_of(lines, senders);
   for (int s = 0; s < senders; ++s) {

@@ -165,8 +165,7 @@ Result<Lock> lock_from_json(std::string_view text, std::string_view name) {
   if (hash != lock.tree_hash || to_json(lock) != text)
     return with_hint(fail(Exit::manifest, "{}: edited since the build: its {} does not match its content",
                           name, hash != lock.tree_hash ? "tree hash" : "seal"),
-                     "a lock is never edited: change the manifest and build again (jail build --force makes "
-                     "a new lock at once)");
+                     tree::new_lock);
   return lock;
 }
 

@@ -161,7 +161,7 @@ void check_order(const std::vector<LockEntry>& entries, std::string& problem) {
     if (entry.type == EntryType::directory) directories.insert(entry.path);
     last = entry.path;
   }
-  if (entries.empty()) problem = "there are no entries";
+  if (entries.empty() && problem.empty()) problem = "there are no entries";
 }
 
 void read_frozen(Object& top, Lock& lock, std::string& problem) {
@@ -181,12 +181,16 @@ void read_volumes(Object& top, Lock& lock, std::string& problem) {
   const json* list = top.find("volumes", true);
   if (list == nullptr) return;
   if (!list->is_array()) return top.complain("\"volumes\" must be a list");
+  std::string last;
   for (const json& value : *list) {
     Object object(value, fmt::format("volumes[{}]", lock.volumes.size()), problem);
     PlannedVolume& volume = lock.volumes.emplace_back();
     object.text("name", volume.name);
     if (!valid_name(volume.name)) object.complain("\"name\" cannot name a volume");
     object.text("path", volume.path);
+    if (!is_clean(volume.path)) object.complain("\"path\" must be absolute and without \"..\"");
+    if (volume.name < last) object.complain("out of order");
+    last = volume.name;
     object.number("uid", volume.uid);
     object.number("gid", volume.gid);
     object.mode("mode", volume.mode);
@@ -197,8 +201,15 @@ void read_volumes(Object& top, Lock& lock, std::string& problem) {
 }  // namespace
 
 Result<Lock> read_lock(std::string_view text, std::string_view name) {
-  const json value = json::parse(text, nullptr, false);
-  if (value.is_discarded()) return fail(Exit::manifest, "{}: not JSON, or cut short", name);
+  json value;
+  try {
+    value = json::parse(text);
+  } catch (const json::parse_error& error) {
+    return with_hint(fail(Exit::manifest, "{}: not JSON, or cut short, at byte {}", name, error.byte),
+                     new_lock);
+  } catch (const json::exception&) {  // JSON, but a number that no type holds
+    return with_hint(fail(Exit::manifest, "{}: holds a number that is too large", name), new_lock);
+  }
   Lock lock;
   std::string problem;
   Object top(value, "the lock", problem);
@@ -206,7 +217,7 @@ Result<Lock> read_lock(std::string_view text, std::string_view name) {
   if (problem.empty() && lock.version != Lock::current_version)
     return with_hint(fail(Exit::manifest, "{}: a lock of version {}, this program knows {}", name,
                           lock.version, Lock::current_version),
-                     "build the jail again");
+                     new_lock);
   top.text("name", lock.name);
   std::string seal;
   top.hash("seal", seal);
@@ -220,7 +231,7 @@ Result<Lock> read_lock(std::string_view text, std::string_view name) {
   read_volumes(top, lock, problem);
   top.finish();
   check_order(lock.entries, problem);
-  if (!problem.empty()) return fail(Exit::manifest, "{}: {}", name, problem);
+  if (!problem.empty()) return with_hint(fail(Exit::manifest, "{}: {}", name, problem), new_lock);
   return lock;
 }
 

@@ -61,11 +61,19 @@ std::string to_json(const TreeIndex& index) {
 Result<TreeIndex> tree_index_from_json(std::string_view text, std::string_view name) {
   const auto bad = [&] { return fail(Exit::manifest, "{}: not an index of ours", name); };
   const json object = json::parse(text, nullptr, false);
-  if (!object.is_object() || object.value("version", json()) != TreeIndex::current_version) return bad();
-  const json files = object.value("files", json());
-  const json bytes = object.value("bytes", json());
-  const json entries = object.value("entries", json());
-  if (!files.is_number_unsigned() || !bytes.is_number_unsigned() || !entries.is_array()) return bad();
+  if (!object.is_object()) return bad();
+  // By reference: a copy of nests without end overflows the stack.
+  const auto member = [&](const char* key) -> const json& {
+    static const json none;
+    const auto at = object.find(key);
+    return at == object.end() ? none : *at;
+  };
+  const json& files = member("files");
+  const json& bytes = member("bytes");
+  const json& entries = member("entries");
+  if (member("version") != TreeIndex::current_version || !files.is_number_unsigned() ||
+      !bytes.is_number_unsigned() || !entries.is_array())
+    return bad();
   TreeIndex index{files.get<std::size_t>(), bytes.get<std::uint64_t>(), {}};
   index.entries.reserve(entries.size());
   for (const json& entry : entries) {

@@ -70,6 +70,7 @@ std::optional<CgroupPlace> find_cgroup_place(std::string_view mountinfo, std::st
     words >> skip >> skip >> skip >> root >> point;
     root = unescape(root);
     point = unescape(point);
+    if (!point.starts_with('/')) continue;  // no line of the kernel's
     if (root == "/") root.clear();
     if (own != root && !own.starts_with(root + "/")) continue;
     std::string below = own.substr(root.size());

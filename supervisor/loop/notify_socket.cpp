@@ -43,7 +43,10 @@ NotifyMessage parse_notify(std::string_view datagram) {
     if (key == "RELOADING") message.reloading = value == "1";
     if (key == "STOPPING") message.stopping = value == "1";
     if (key == "STATUS") message.status = value.substr(0, max_status);
-    if (key == "MAINPID") message.main_pid = number<pid_t>(value);
+    if (key == "MAINPID") {
+      message.main_pid = number<pid_t>(value);
+      if (message.main_pid && *message.main_pid <= 0) message.main_pid.reset();  // 0 and -1 are no process
+    }
   }
   return message;
 }

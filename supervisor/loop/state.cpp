@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
@@ -173,7 +174,14 @@ Result<StateFile> StateFile::open(UniqueFd inherited) {
     file.fd_.reset(::memfd_create("jaild-state", MFD_CLOEXEC));
     if (!file.fd_) return fail_errno(Exit::host, errno, "memfd_create");
   }
-  if (!read_at(file.fd_.get(), file.slots_.data(), sizeof file.slots_, 0)) file.slots_ = {};
+  if (read_at(file.fd_.get(), file.slots_.data(), sizeof file.slots_, 0)) {
+    // Zeros are no damage: the first save writes its text first, and was cut off before it wrote a slot.
+    const auto* bytes = reinterpret_cast<const unsigned char*>(file.slots_.data());
+    file.unwritten_ =
+        std::all_of(bytes, bytes + sizeof file.slots_, [](unsigned char byte) { return byte == 0; });
+  } else {
+    file.slots_ = {};
+  }
   struct stat status {};
   if (::fstat(file.fd_.get(), &status) != 0) return fail_errno(Exit::io, errno, "the state: cannot stat");
   const auto size = static_cast<std::uint64_t>(status.st_size);
@@ -185,9 +193,9 @@ Result<StateFile> StateFile::open(UniqueFd inherited) {
 
 std::optional<std::string> StateFile::text_of(const Slot& slot, std::uint64_t file_size) const {
   if (slot.sequence == 0 || slot.slot_sum != sum_of(slot)) return std::nullopt;
-  if (slot.size > max_text || slot.offset < text_start || slot.offset > file_size ||
-      slot.size > file_size - slot.offset)
-    return std::nullopt;
+  if (slot.size > max_text || slot.offset < text_start) return std::nullopt;
+  // An empty text takes no place: the file may end before it.
+  if (slot.size > 0 && (slot.offset > file_size || slot.size > file_size - slot.offset)) return std::nullopt;
   std::string text(slot.size, '\0');
   if (!read_at(fd_.get(), text.data(), text.size(), slot.offset)) return std::nullopt;
   if (checksum(text.data(), text.size()) != slot.text_sum) return std::nullopt;
@@ -197,13 +205,15 @@ std::optional<std::string> StateFile::text_of(const Slot& slot, std::uint64_t fi
 Result<std::optional<std::string>> StateFile::load() const {
   struct stat status {};
   if (::fstat(fd_.get(), &status) != 0) return fail_errno(Exit::io, errno, "the state: cannot stat");
-  if (status.st_size == 0) return std::optional<std::string>();
+  if (status.st_size == 0 || unwritten_) return std::optional<std::string>();
   auto text = text_of(slots_.at(valid_), static_cast<std::uint64_t>(status.st_size));
   if (!text) return fail(Exit::io, "the state that an earlier jaild left is damaged");
   return text;
 }
 
 Result<void> StateFile::save(std::string_view text) {
+  if (text.size() > max_text)
+    return fail(Exit::io, "the state cannot be saved: {} bytes are more than load() takes", text.size());
   const Slot& old = slots_.at(valid_);
   const bool keep = old.sequence != 0 && old.slot_sum == sum_of(old) && old.size <= max_text;
   Slot next;
@@ -217,6 +227,7 @@ Result<void> StateFile::save(std::string_view text) {
   if (!write_at(fd_.get(), text.data(), text.size(), next.offset) ||
       !write_at(fd_.get(), &next, sizeof next, target * sizeof(Slot)))
     return fail_errno(Exit::io, errno, "the state cannot be saved");
+  unwritten_ = false;
   slots_.at(target) = next;
   valid_ = target;
   return {};

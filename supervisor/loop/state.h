@@ -43,7 +43,7 @@ class StateFile {
   UniqueFd fd_;
   std::array<Slot, 2> slots_{};
   std::size_t valid_ = 0;
-  friend struct StateFileTest;
+  bool unwritten_ = false;  ///< no slot was ever written
 };
 
 /// What is remembered of one service.

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "jailer/closure/source_root.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
@@ -31,7 +32,7 @@ void for_each_line(std::string_view text, Use use) {
   }
 }
 
-/// A whole file into `buffer`, which keeps its size from call to call: three system calls for most files.
+/// A whole file into `buffer`, which keeps its size from call to call: four system calls for most files.
 Result<std::string_view> slurp(int dirfd, const char* name, std::string& buffer) {
   const UniqueFd fd(::openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd)
@@ -43,9 +44,9 @@ Result<std::string_view> slurp(int dirfd, const char* name, std::string& buffer)
     const ssize_t count = ::read(fd.get(), buffer.data() + used, room);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return fail_errno(Exit::io, errno, "{}: cannot read", quote(name));
+    if (count == 0) return std::string_view(buffer.data(), used);
     used += static_cast<std::size_t>(count);
     if (used > max_file) return fail(Exit::io, "{}: larger than {} bytes", quote(name), max_file);
-    if (static_cast<std::size_t>(count) < room) return std::string_view(buffer.data(), used);
   }
 }
 
@@ -92,15 +93,12 @@ struct Wanted {
 using WantedPaths = std::unordered_multimap<std::string, Wanted>;
 
 /// The top-level directories of `root` that are links into /usr: files of both spellings are one.
-std::vector<std::string> merged_directories(int root_fd) {
+std::vector<std::string> merged_directories(const SourceRoot& root) {
   std::vector<std::string> merged;
-  for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"}) {
-    char target[64];
-    const ssize_t size = ::readlinkat(root_fd, name, target, sizeof target);
-    if (size <= 0) continue;
-    std::string_view text(target, static_cast<std::size_t>(size));
-    if (text.front() == '/') text.remove_prefix(1);
-    if (text == "usr/" + std::string(name)) merged.emplace_back("/" + std::string(name) + "/");
+  for (const char* name : {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libo32"}) {
+    const auto target = root.link_target(name);
+    if (target && normal_path("/" + *target) == std::string("/usr") + name)
+      merged.emplace_back(std::string(name) + "/");
   }
   return merged;
 }
@@ -195,20 +193,21 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
 Result<PackageDatabase> PackageDatabase::open(const std::string& root,
                                               const std::vector<std::string>& paths) {
   PackageDatabase database;
-  const UniqueFd root_fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root_fd) return fail_errno(Exit::no_input, errno, "{}: cannot open the root directory", quote(root));
-  const UniqueFd dpkg(::openat(root_fd.get(), "var/lib/dpkg", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  const UniqueFd info(dpkg ? ::openat(dpkg.get(), "info", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1);
-  if (!info) {
-    if (errno == ENOENT || errno == ENOTDIR) return database;
-    return fail_errno(Exit::io, errno, "{}: cannot open", quote(root + "/var/lib/dpkg/info"));
+  JAIL_TRY(source, SourceRoot::open(root));
+  // Both within the root: a link of another root's must not lead to the lists of this host.
+  const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
+  const auto info = source.open_at("/var/lib/dpkg/info", O_RDONLY | O_DIRECTORY);
+  for (const auto* opened : {&dpkg, &info}) {
+    if (*opened) continue;
+    if (opened->error().exit == Exit::no_input) return database;
+    return tl::unexpected(opened->error());
   }
   std::string buffer;
-  const auto diversions = read_diversions(dpkg.get(), buffer);
-  const WantedPaths wanted = wanted_paths(paths, merged_directories(root_fd.get()), diversions);
+  const auto diversions = read_diversions(dpkg->get(), buffer);
+  const WantedPaths wanted = wanted_paths(paths, merged_directories(source), diversions);
   std::string key;
-  for (const ListName& list : list_names(info.get())) {
-    const auto text = slurp(info.get(), list.file.c_str(), buffer);
+  for (const ListName& list : list_names(info->get())) {
+    const auto text = slurp(info->get(), list.file.c_str(), buffer);
     if (!text && text.error().exit == Exit::no_input) continue;  // removed since the directory was read
     if (!text) return tl::unexpected(text.error());
     for_each_line(*text, [&](std::string_view line) {
@@ -221,7 +220,7 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
       }
     });
   }
-  if (const auto status = slurp(dpkg.get(), "status", buffer)) add_versions(*status, database.owners_);
+  if (const auto status = slurp(dpkg->get(), "status", buffer)) add_versions(*status, database.owners_);
   return database;
 }
 

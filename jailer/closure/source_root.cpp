@@ -97,6 +97,7 @@ Result<std::vector<std::string>> SourceRoot::names(const std::string& path) cons
   while (const dirent* entry = ::readdir(dir.get())) {
     const std::string_view name = entry->d_name;
     if (name != "." && name != "..") names.emplace_back(name);
+    errno = 0;
   }
   if (errno != 0) return fail_errno(Exit::io, errno, "{}: cannot read the directory", quote(path));
   std::sort(names.begin(), names.end());

@@ -238,6 +238,16 @@ TEST_CASE("owners come from the lists, in both spellings, diversions included") 
   CHECK_FALSE(PackageDatabase::open(bare.path, {"/x"})->owner("/x"));
 }
 
+TEST_CASE("a root's links do not lead to another root's lists") {
+  const Root root;
+  const Root elsewhere;
+  elsewhere.write("info/evil.list", "/usr/bin/tool\n");
+  root.link(elsewhere.path, "var/lib/dpkg");
+  CHECK_FALSE(PackageDatabase::open(root.path, {"/usr/bin/tool"})->owner("/usr/bin/tool"));
+  root.write(elsewhere.path.relative_path() / "info/tool.list", "/usr/bin/tool\n");
+  CHECK(PackageDatabase::open(root.path, {"/usr/bin/tool"})->owner("/usr/bin/tool")->package == "tool");
+}
+
 TEST_CASE("the loader's cache is laid out as ld.so reads it, whatever the order it was asked in") {
   const CacheEntry one{"libb.so.2", "/opt/libb.so.2", 0x303}, two{"libb.so.10", "/opt/libb.so.10", 0x303};
   const std::string bytes = loader_cache_bytes({one, two});

@@ -83,7 +83,7 @@ Result<UniqueFd> make_socket(int directory, const std::string& name, const std::
                           CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_NEWNET, &order);
   if (pid < 0)
     return fail_errno(Exit::host, errno, "{}: make a network namespace for the log socket", quote(path));
-  while (::waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
+  while (::waitpid(pid, nullptr, static_cast<int>(__WCLONE)) < 0 && errno == EINTR) {
   }
   UniqueFd fd(order.fd);
   if (order.error != 0)

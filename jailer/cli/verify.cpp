@@ -22,11 +22,14 @@ Result<VerifyResult> verify_one(const Context& context, const std::string& name)
 void print(const Context& context, const std::string& name, const VerifyResult& result) {
   for (const Difference& difference : result.differences) fmt::print("{}\n", difference.text);
   if (context.quiet) return;
-  if (result.differences.empty())
+  if (result.differences.empty()) {
     fmt::print("{}: {} entries, {}, as locked\n", name, result.entries, human_size(result.bytes));
-  else
-    fmt::print("{}: {} entries, {}, {} not as locked\n", name, result.entries, human_size(result.bytes),
-               result.differences.size());
+    return;
+  }
+  fmt::print("{}: {} entries, {}, {} not as locked\n", name, result.entries, human_size(result.bytes),
+             result.differences.size());
+  fmt::print(stderr, "jail: {0}: not as it was built; a new generation mends it: jail build --force {0}\n",
+             name);
 }
 
 nlohmann::json as_json(const std::string& name, const VerifyResult& result) {

@@ -19,6 +19,7 @@
 #include "jailer/tree/state.h"
 #include "jailer/tree/tree_index.h"
 #include "jailer/tree/volumes.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -92,6 +93,17 @@ class Build {
         sources_(std::move(sources)) {}
 
   Result<BuildResult> run(bool force) {
+    auto result = attempt(force);
+    if (result) return result;
+    // Nothing half-done, and a disk that was full for us does not stay full.
+    remove_if_empty(jail_);
+    (void)store_.collect_garbage();
+    return result;
+  }
+
+ private:
+  Result<BuildResult> attempt(bool force) {
+    JAIL_CHECK(clean_stale(jail_));
     JAIL_TRY(numbers, generation_numbers(jail_));
     auto current = generation::open_current(instance_, plan_.name);
     const unsigned long now = current ? current->number : 0;
@@ -111,6 +123,7 @@ class Build {
       result_.generation = now;
       return result_;
     }
+    if (force) distrust_objects();
     result_.changed = true;
     result_.generation = std::max(now, numbers.empty() ? 0 : numbers.back()) + 1;
     JAIL_CHECK(make_generation());
@@ -118,7 +131,6 @@ class Build {
     return result_;
   }
 
- private:
   static bool same_file(int dir, const char* name, const std::string& bytes) {
     const auto there = read_file_at(dir, name, max_frozen, false);
     return there && *there == bytes;
@@ -144,6 +156,15 @@ class Build {
     return true;
   }
 
+  /// Read them again: a disk that decays leaves the stamps as they were.
+  void distrust_objects() {
+    for (Material& material : materials_) {
+      if (!material.shared) continue;
+      store_.index.objects.erase(material.object().key());
+      material.checked = false;
+    }
+  }
+
   /// The store learns what its objects look like now that their link counts changed.
   void remember_objects(const TreeIndex& index) {
     std::size_t next = 0;
@@ -154,21 +175,14 @@ class Build {
     }
   }
 
-  static Result<void> write_file(int dir, const char* name, const std::string& bytes) {
+  Result<void> write_file(int dir, const char* name, const std::string& bytes) const {
+    const std::string shown = quote(jail_.path + "/gen/.new/" + name);
     const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!fd) return fail_errno(exit_for_write(errno), errno, "{}: cannot make the file", name);
-    std::string_view left = bytes;
-    while (!left.empty()) {
-      const ssize_t put = ::write(fd.get(), left.data(), left.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) return fail_errno(exit_for_write(errno), errno, "{}: cannot write", name);
-      left.remove_prefix(static_cast<std::size_t>(put));
-    }
-    return {};
+    if (!fd) return fail_write(errno, "{}: cannot make the file", shown);
+    return write_whole(fd.get(), bytes, shown);
   }
 
   Result<void> make_generation() {
-    JAIL_CHECK(clean_stale(jail_));
     JAIL_CHECK(check_objects(sources_, materials_, store_));
     JAIL_TRY(staging, Staging::make(jail_));
     JAIL_CHECK(stage(staging.fd()));
@@ -181,15 +195,14 @@ class Build {
   Result<void> stage(int dir) {
     const std::string where = jail_.path + "/gen/.new/tree";
     if (::mkdirat(dir, generation::tree, 0700) != 0)
-      return fail_errno(exit_for_write(errno), errno, "{}: cannot make the directory", quote(where));
+      return fail_write(errno, "{}: cannot make the directory", quote(where));
     const RootDir tree(
         UniqueFd(::openat(dir, generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)), where);
     JAIL_CHECK(populate(plan_, materials_, sources_, tree, store_));
     const std::int64_t made = file_clock();
     JAIL_CHECK(write_file(dir, generation::lock, lock_text_));
     for (const FrozenFile& file : frozen_files) JAIL_CHECK(write_file(dir, file.name, frozen_.*file.bytes));
-    if (::syncfs(dir) != 0)
-      return fail_errno(exit_for_write(errno), errno, "{}: cannot sync", quote(jail_.path));
+    if (::syncfs(dir) != 0) return fail_write(errno, "{}: cannot sync", quote(jail_.path));
     // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
     // that long.
     for (int patience = 0; file_clock() <= made && patience < 20; ++patience) {
@@ -206,8 +219,8 @@ class Build {
   /// again.
   void tidy() {
     const UnlinkWatch watch = store_.watch();
-    const auto removed = prune(jail_, result_.generation, watch);
-    if (removed && *removed > 0) (void)store_.collect_garbage();
+    (void)prune(jail_, result_.generation, watch);
+    (void)store_.collect_garbage();
     store_.save();
   }
 
@@ -231,8 +244,12 @@ Result<BuildResult> build(const Instance& instance, const Plan& plan, const Froz
   JAIL_CHECK(check_plan(plan));
   JAIL_TRY(sources, RootDir::open(plan.root));
   JAIL_TRY(jail, open_jail(instance, plan.name, true));
-  JAIL_TRY(store, Store::open(instance));
-  return Build(instance, plan, frozen, std::move(jail), std::move(store), std::move(sources))
+  auto store = Store::open(instance);
+  if (!store) {
+    remove_if_empty(jail);
+    return tl::unexpected(std::move(store).error());
+  }
+  return Build(instance, plan, frozen, std::move(jail), std::move(*store), std::move(sources))
       .run(options.force);
 }
 

@@ -32,7 +32,8 @@ struct BuildResult {
 };
 
 struct BuildOptions {
-  bool force = false;  ///< make a new generation even if nothing changed
+  /// Make a new generation even if nothing changed, and trust no stamp: objects of the store are read again.
+  bool force = false;
 };
 
 /// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed

@@ -2,11 +2,15 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -14,7 +18,7 @@ namespace jail::tree {
 namespace {
 
 tl::unexpected<Error> write_failed(const std::string& name) {
-  return fail_errno(exit_for_write(errno), errno, "{}: cannot write", quote(name));
+  return fail_write(errno, "{}: cannot write", quote(name));
 }
 
 bool all_zero(const char* bytes, std::size_t size) {
@@ -59,6 +63,16 @@ Result<std::string> read_write(const OpenSource& source, int target, const std::
   return hash != nullptr ? hash->hex() : std::string();
 }
 
+/// Files of these have no size that says how much is in them, and are made up anew at each reading.
+bool is_pseudo(int fd) {
+  struct statfs status {};
+  if (::fstatfs(fd, &status) != 0) return false;
+  constexpr unsigned long pseudo[] = {PROC_SUPER_MAGIC,   SYSFS_MAGIC,         DEBUGFS_MAGIC,   TRACEFS_MAGIC,
+                                      CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, SECURITYFS_MAGIC};
+  return std::find(std::begin(pseudo), std::end(pseudo), static_cast<unsigned long>(status.f_type)) !=
+         std::end(pseudo);
+}
+
 /// The kernel copies. True when all was copied; false when it cannot (nothing was written, or all of it is
 /// taken back).
 Result<bool> in_kernel(const OpenSource& source, int target, const std::string& name) {
@@ -83,21 +97,6 @@ Result<bool> in_kernel(const OpenSource& source, int target, const std::string& 
 
 }  // namespace
 
-Exit exit_for_write(int error_number) {
-  switch (error_number) {
-    case ENOSPC:
-    case EDQUOT:
-    case EROFS:
-    case EFBIG:
-      return Exit::cannot_create;
-    case EPERM:
-    case EACCES:
-      return Exit::permission;
-    default:
-      return Exit::io;
-  }
-}
-
 Result<OpenSource> open_source(const RootDir& root, const std::string& path) {
   OpenSource source;
   source.shown = root.shown(path);
@@ -108,6 +107,10 @@ Result<OpenSource> open_source(const RootDir& root, const std::string& path) {
   if (::fstat(source.fd.get(), &source.status) != 0)
     return fail_errno(Exit::io, errno, "{}: cannot stat", source.shown);
   if (!S_ISREG(source.status.st_mode)) return fail(Exit::no_input, "{}: not a regular file", source.shown);
+  if (is_pseudo(source.fd.get()))
+    return with_hint(
+        fail(Exit::no_input, "{}: the kernel makes its bytes up, there is nothing to copy", source.shown),
+        "write what the jail shall see into the manifest: files = [{ to = ..., text = ... }]");
   return source;
 }
 

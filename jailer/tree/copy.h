@@ -31,8 +31,4 @@ struct OpenSource {
 /// Whether the source still is what it was when it was opened.
 [[nodiscard]] bool unchanged(const OpenSource& source);
 
-/// The Exit for a failed write or creation: cannot_create for what the admin must mend (full, read-only),
-/// else io.
-[[nodiscard]] Exit exit_for_write(int error_number);
-
 }  // namespace jail::tree

@@ -11,6 +11,7 @@
 
 #include "jailer/tree/copy.h"
 #include "jailer/tree/state.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/generation.h"
 
@@ -60,8 +61,7 @@ Result<JailDir> open_jail(const Instance& instance, const std::string& name, boo
     jail.dir = std::move(*dir);
     jail.lock.reset(::openat(jail.dir.get(), ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!jail.lock && errno == ENOENT) continue;  // removed since we opened it
-    if (!jail.lock)
-      return fail_errno(exit_for_write(errno), errno, "{}: cannot open", quote(jail.path + "/.lock"));
+    if (!jail.lock) return fail_write(errno, "{}: cannot open", quote(jail.path + "/.lock"));
     if (::flock(jail.lock.get(), LOCK_EX | LOCK_NB) != 0)
       return with_hint(fail(Exit::busy, "{}: another command builds or removes this jail", name),
                        "wait until it is done, then try again");
@@ -93,6 +93,12 @@ Result<void> clean_stale(const JailDir& jail) {
   return {};
 }
 
+void remove_if_empty(const JailDir& jail) {
+  // In the order of remove(): who waits for the lock sees that its file is gone.
+  if (::unlinkat(jail.dir.get(), "gen", AT_REMOVEDIR) == 0 && ::unlinkat(jail.dir.get(), ".lock", 0) == 0)
+    (void)::unlinkat(jail.parent.get(), jail.name.c_str(), AT_REMOVEDIR);
+}
+
 Result<Staging> Staging::make(const JailDir& jail) {
   const std::string name = fmt::format(".new-{}", ::getpid());
   JAIL_CHECK(remove_tree(jail.generations.get(), name, jail.path + "/gen/" + name));
@@ -112,9 +118,10 @@ Result<void> Staging::publish(unsigned long number) {
   const std::string name = generation::file_name(number);
   const int gens = jail_->generations.get();
   if (::renameat(gens, name_.c_str(), gens, name.c_str()) != 0)
-    return fail_errno(exit_for_write(errno), errno, "{}: cannot rename into place",
-                      quote(jail_->path + "/gen/" + name));
+    return fail_write(errno, "{}: cannot rename into place", quote(jail_->path + "/gen/" + name));
   name_.clear();
+  // On disk before `current` names it: no power cut leaves a link to nothing.
+  if (::fsync(gens) != 0) return fail_write(errno, "{}: cannot sync", quote(jail_->path + "/gen"));
   return {};
 }
 
@@ -122,12 +129,13 @@ Result<void> switch_current(const JailDir& jail, unsigned long number) {
   const std::string target = "gen/" + generation::file_name(number);
   ::unlinkat(jail.dir.get(), ".current.new", 0);
   if (::symlinkat(target.c_str(), jail.dir.get(), ".current.new") == 0 &&
-      ::renameat(jail.dir.get(), ".current.new", jail.dir.get(), "current") == 0)
+      ::renameat(jail.dir.get(), ".current.new", jail.dir.get(), "current") == 0 &&
+      // On disk before anything that an older `current` may name is removed.
+      ::fsync(jail.dir.get()) == 0)
     return {};
   const int error = errno;
   ::unlinkat(jail.dir.get(), ".current.new", 0);
-  return fail_errno(exit_for_write(error), error, "{}: cannot switch to {}", quote(jail.path + "/current"),
-                    target);
+  return fail_write(error, "{}: cannot switch to {}", quote(jail.path + "/current"), target);
 }
 
 Roots process_roots() {

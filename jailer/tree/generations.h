@@ -35,6 +35,9 @@ struct JailDir {
 /// Removes what builds that died have left. The lock must be held.
 [[nodiscard]] Result<void> clean_stale(const JailDir& jail);
 
+/// Removes the jail's directory again if no generation is in it: what a first build that failed has made.
+void remove_if_empty(const JailDir& jail);
+
 /// A generation in the making: gen/.new-PID, 0700. Removed at the end of its life unless published.
 class Staging {
  public:

@@ -12,6 +12,7 @@
 #include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
 #include "jailer/tree/volumes.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -119,14 +120,14 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
   JAIL_TRY(store, Store::open(instance));
   // `current` first: from here on the jail is not built, whatever happens.
   if (::unlinkat(jail.dir.get(), "current", 0) != 0 && errno != ENOENT)
-    return fail_errno(exit_for_write(errno), errno, "{}: cannot remove", quote(jail.path + "/current"));
+    return fail_write(errno, "{}: cannot remove", quote(jail.path + "/current"));
   for (const std::string& volume : volumes) JAIL_CHECK(remove_volume(instance, volume));
   JAIL_CHECK(clean_stale(jail));
   const UnlinkWatch watch = store.watch();
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
   if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
       ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
-    return fail_errno(exit_for_write(errno), errno, "{}: cannot remove", quote(jail.path));
+    return fail_write(errno, "{}: cannot remove", quote(jail.path));
   JAIL_CHECK(store.collect_garbage());
   store.save();
   return {};

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -35,7 +36,11 @@ template <class Job>
   const std::size_t most = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 8);
   const std::size_t threads = bytes < worth_a_thread ? 1 : std::min(most, count);
   std::vector<std::thread> pool;
-  for (std::size_t i = 1; i < threads; ++i) pool.emplace_back(work);
+  try {
+    for (std::size_t i = 1; i < threads; ++i) pool.emplace_back(work);
+  } catch (const std::system_error&) {
+    // No more threads to be had (a limit on processes): those that are there do it all.
+  }
   work();
   for (std::thread& thread : pool) thread.join();
   if (next.load() < count) return fail(Exit::internal, "libcrypto offers no SHA-256");

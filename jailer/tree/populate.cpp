@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "supervisor/base/io.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/instance.h"
 
@@ -65,8 +65,7 @@ class Populator {
 
  private:
   static tl::unexpected<Error> failed(const Entry& entry, const char* doing) {
-    return fail_errno(exit_for_write(errno), errno, "{}: cannot {} in the new tree", quote(entry.path),
-                      doing);
+    return fail_write(errno, "{}: cannot {} in the new tree", quote(entry.path), doing);
   }
 
   static Result<void> own(const Cursor::Place& place, const Entry& entry) {
@@ -96,11 +95,7 @@ class Populator {
 
   static Result<void> generated(const Cursor::Place& place, const Entry& entry) {
     JAIL_TRY(fd, new_file(place, entry));
-    if (auto written = write_all(fd.get(), *entry.content, entry.path); !written) {
-      Error error = std::move(written).error();
-      error.exit = Exit::cannot_create;
-      return tl::unexpected(std::move(error));
-    }
+    JAIL_CHECK(write_whole(fd.get(), *entry.content, quote(entry.path)));
     return finish(fd.get(), entry);
   }
 
@@ -110,9 +105,10 @@ class Populator {
     JAIL_TRY(fd, new_file(place, entry));
     JAIL_TRY(hash, Sha256::make());
     Worker worker{std::move(hash), std::move(buffer_)};
-    JAIL_CHECK(copy_bytes(source, fd.get(), entry.path, false, worker));
+    // Hashed although the stamp is known: two writes within one tick of the clock have one stamp.
+    JAIL_TRY(copied, copy_bytes(source, fd.get(), entry.path, true, worker));
     buffer_ = std::move(worker.buffer);
-    if (stamp_of(source.status) != material.stamp || !unchanged(source))
+    if (copied != material.sha256 || !unchanged(source))
       return with_hint(fail(Exit::io, "{}: changed during the build", source.shown), "build again");
     return finish(fd.get(), entry);
   }

@@ -19,8 +19,9 @@ struct UnlinkWatch {
   std::function<void(const struct stat&)> after;
 };
 
-/// Removes `name` in `parent` with all below it; nothing there is no error. Directories nested without end
-/// cost no descriptors without end. `path` is for messages.
+/// Removes `name` in `parent` with all below it; nothing there is no error, something mounted in it is
+/// Exit::busy and is left alone. Directories nested without end cost no descriptors without end. `path` is
+/// for messages.
 [[nodiscard]] Result<void> remove_tree(int parent, const std::string& name, const std::string& path,
                                        const UnlinkWatch* watch = nullptr);
 

@@ -113,6 +113,8 @@ UniqueFd components_in_root(int root, std::string_view path, int flags, const Ro
     if (S_ISLNK(status.st_mode) && !(last && (flags & O_NOFOLLOW) != 0)) {
       std::string target;
       if (++links > max_links) return refuse(ELOOP);
+      const std::string link = (above.empty() ? "" : above.back().path) + "/" + part;
+      if (visit != nullptr && !(*visit)(next.get(), link)) return refuse(EPERM);
       if (!read_link(next.get(), target)) return {};
       if (target.starts_with('/')) above.clear();
       push_components(todo, target);

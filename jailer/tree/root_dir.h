@@ -39,9 +39,10 @@ class RootDir {
   /// final symlink is followed unless `flags` holds O_NOFOLLOW. Empty with errno.
   [[nodiscard]] UniqueFd in_root(std::string_view path, int flags) const;
 
-  /// Sees every directory that a walk goes through, the root first; false ends the walk with EPERM.
+  /// Sees every directory that a walk goes through, the root first, and every symlink that it follows; false
+  /// ends the walk with EPERM.
   using Visit = std::function<bool(int fd, const std::string& path)>;
-  /// in_root() by components, asking `visit` about each directory on the way.
+  /// in_root() by components, asking `visit` about each step on the way.
   [[nodiscard]] UniqueFd walk(std::string_view path, int flags, const Visit& visit) const;
 
  private:

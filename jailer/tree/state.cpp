@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "jailer/tree/root_dir.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::tree {
@@ -13,9 +14,13 @@ namespace {
 
 constexpr mode_t writable_by_others = S_IWGRP | S_IWOTH;
 
-/// Why `status`, of a directory at or above the state, is not safe; empty if it is.
+/// Why `status`, of a directory at or above the state or of a link on the way to it, is not safe; empty if it
+/// is.
 std::string unsafe(const struct stat& status) {
-  if (status.st_uid != 0) return fmt::format("belongs to uid {}, not to root", status.st_uid);
+  if (status.st_uid != 0)
+    return fmt::format("{} uid {}, not to root",
+                       S_ISLNK(status.st_mode) ? "is a link that belongs to" : "belongs to", status.st_uid);
+  if (S_ISLNK(status.st_mode)) return {};
   if ((status.st_mode & writable_by_others) == 0 || (status.st_mode & S_ISVTX) != 0) return {};
   return fmt::format("its mode is {:04o}: others than root may write in it", status.st_mode & 07777U);
 }
@@ -23,7 +28,7 @@ std::string unsafe(const struct stat& status) {
 tl::unexpected<Error> refuse(const std::string& directory, const std::string& why) {
   return with_hint(
       fail(Exit::config, "{}: not a safe place for jails: {}", quote(directory), why),
-      fmt::format("run: chown root {0} && chmod go-w {0}; or keep the jails elsewhere (--home DIR)",
+      fmt::format("run: chown -h root {0} && chmod go-w {0}; or keep the jails elsewhere (--home DIR)",
                   directory));
 }
 
@@ -51,7 +56,7 @@ Result<UniqueFd> open_or_make(const RootDir& root, const std::string& path, bool
   JAIL_TRY(above, open_or_make(root, std::string(parent), make));
   const std::string name = path.substr(path.rfind('/') + 1);
   if (::mkdirat(above.get(), name.c_str(), 0755) != 0 && errno != EEXIST)
-    return fail_errno(Exit::cannot_create, errno, "{}: cannot make the directory", quote(path));
+    return fail_write(errno, "{}: cannot make the directory", quote(path));
   UniqueFd made(::openat(above.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!made || ::fchmod(made.get(), 0755) != 0)
     return fail_errno(Exit::cannot_create, errno, "{}: cannot open the directory", quote(path));
@@ -74,7 +79,7 @@ Result<UniqueFd> open_safe(const std::string& path, bool make) {
 
 Result<UniqueFd> open_private(int parent, const std::string& name, const std::string& path, bool make) {
   if (make && ::mkdirat(parent, name.c_str(), 0700) != 0 && errno != EEXIST)
-    return fail_errno(Exit::cannot_create, errno, "{}: cannot make the directory", quote(path));
+    return fail_write(errno, "{}: cannot make the directory", quote(path));
   UniqueFd fd(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd)
     return fail_errno(errno == ENOENT ? Exit::no_input : Exit::io, errno, "{}: cannot open the directory",

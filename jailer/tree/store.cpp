@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "jailer/tree/state.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -39,15 +40,14 @@ Result<Store> Store::open(const Instance& instance) {
   JAIL_TRY(temporaries, open_private(store.dir_.get(), "tmp", store.shown("tmp"), true));
   store.temporaries_ = std::move(temporaries);
   store.lock_ = open_lock(store.dir_.get(), ".lock");
-  if (!store.lock_)
-    return fail_errno(exit_for_write(errno), errno, "{}: cannot open", quote(store.shown(".lock")));
+  if (!store.lock_) return fail_write(errno, "{}: cannot open", quote(store.shown(".lock")));
   // Alone here: nobody else's temporary files can be alive.
   if (::flock(store.lock_.get(), LOCK_EX | LOCK_NB) == 0) {
     JAIL_TRY(left, names_in(store.temporaries_.get(), store.shown("tmp")));
     for (const std::string& name : left) ::unlinkat(store.temporaries_.get(), name.c_str(), 0);
   }
-  if (::flock(store.lock_.get(), LOCK_SH) != 0)
-    return fail_errno(Exit::io, errno, "{}: cannot lock", quote(store.shown(".lock")));
+  while (::flock(store.lock_.get(), LOCK_SH) != 0)
+    if (errno != EINTR) return fail_errno(Exit::io, errno, "{}: cannot lock", quote(store.shown(".lock")));
   if (auto bytes = read_file_at(store.dir_.get(), "index", max_index, false)) {
     if (auto index = StoreIndex::from_bytes(*bytes)) {
       store.index = std::move(*index);
@@ -66,7 +66,7 @@ Result<Store::Temporary> Store::make_temporary() const {
     if (temporary.fd) return temporary;
     if (errno != EEXIST) break;
   }
-  return fail_errno(exit_for_write(errno), errno, "{}: cannot make a file", quote(shown("tmp")));
+  return fail_write(errno, "{}: cannot make a file", quote(shown("tmp")));
 }
 
 Result<void> Store::ingest_once(const RootDir& root, const std::string& source, Object& object,
@@ -108,8 +108,7 @@ Result<void> Store::admit(Temporary& temporary, const Object& object) const {
     return {};
   const int error = errno;
   ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
-  return fail_errno(exit_for_write(error), error, "{}: cannot finish the object",
-                    quote(shown("objects/" + key)));
+  return fail_write(error, "{}: cannot finish the object", quote(shown("objects/" + key)));
 }
 
 const Stamp* Store::known(const std::string& key) const {
@@ -166,7 +165,7 @@ Result<void> Store::link(const Object& object, int parent, const char* name, con
     if (errno != EMLINK || attempt != 0) break;
     JAIL_CHECK(renew(object));
   }
-  return fail_errno(exit_for_write(errno), errno, "{}: cannot link the object {}", quote(path), key);
+  return fail_write(errno, "{}: cannot link the object {}", quote(path), key);
 }
 
 UnlinkWatch Store::watch() {

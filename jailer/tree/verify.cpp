@@ -3,6 +3,7 @@
 // threads. Files that share an inode are read once and reported each.
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/limits.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -70,6 +71,11 @@ std::vector<std::string> granting(const char* names, ssize_t length) {
     at += static_cast<ssize_t>(name.size()) + 1;
   }
   return found;
+}
+
+/// For Verifier::report_attributes().
+auto attributes_of(int fd) {
+  return [fd](char* names, std::size_t size) { return ::flistxattr(fd, names, size); };
 }
 
 class Verifier {
@@ -163,11 +169,9 @@ class Verifier {
         break;
     }
     // Not by a descriptor: opening a device does something. The parent's descriptor and l* follow nothing.
-    std::array<char, 4096> names{};
     const std::string path = fmt::format("/proc/self/fd/{}/{}", place.parent, place.name);
-    report_attributes({&entry},
-                      granting(names.data(), ::llistxattr(path.c_str(), names.data(), names.size())));
-    return {};
+    return report_attributes(
+        {&entry}, [&](char* names, std::size_t size) { return ::llistxattr(path.c_str(), names, size); });
   }
 
   void compare_target(const LockEntry& entry, const Cursor::Place& place) {
@@ -182,7 +186,7 @@ class Verifier {
   Result<void> look_into(const LockEntry& entry) {
     const UniqueFd fd = tree_.beneath(entry.path, O_RDONLY | O_DIRECTORY);
     if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", tree_.shown(entry.path));
-    report_attributes({&entry}, attributes_of(fd.get()));
+    JAIL_CHECK(report_attributes({&entry}, attributes_of(fd.get())));
     JAIL_TRY(names, names_in(fd.get(), entry.path));
     for (const std::string& name : names) {
       const std::string path = (entry.path == "/" ? "" : entry.path) + "/" + name;
@@ -217,7 +221,7 @@ class Verifier {
     if (status.st_ino != job.inode || !S_ISREG(status.st_mode))
       return with_hint(fail(Exit::io, "{}: replaced while the tree was verified", tree_.shown(path)),
                        "verify again");
-    report_attributes(job.entries, attributes_of(fd.get()));
+    JAIL_CHECK(report_attributes(job.entries, attributes_of(fd.get())));
     JAIL_TRY(hash, hash_file(fd.get(), worker.hash, worker.buffer, path));
     for (const LockEntry* entry : job.entries)
       if (entry->size == static_cast<std::uint64_t>(status.st_size) && hash != entry->sha256)
@@ -226,16 +230,19 @@ class Verifier {
     return {};
   }
 
-  static std::vector<std::string> attributes_of(int fd) {
-    std::array<char, 4096> names{};
-    return granting(names.data(), ::flistxattr(fd, names.data(), names.size()));
-  }
-
-  void report_attributes(const std::vector<const LockEntry*>& entries,
-                         const std::vector<std::string>& attributes) {
-    for (const LockEntry* entry : entries)
-      for (const std::string& attribute : attributes)
+  /// `list` is flistxattr() or llistxattr() of the one inode that all `entries` show.
+  template <class List>
+  Result<void> report_attributes(const std::vector<const LockEntry*>& entries, const List& list) {
+    // As long as the kernel's list can be: a shorter buffer gets nothing of a long one.
+    std::array<char, XATTR_LIST_MAX> names{};
+    const ssize_t length = list(names.data(), names.size());
+    if (length < 0 && errno != ENOTSUP)
+      return fail_errno(Exit::io, errno, "{}: cannot list the attributes",
+                        tree_.shown(entries.front()->path));
+    for (const std::string& attribute : granting(names.data(), length))
+      for (const LockEntry* entry : entries)
         differ(entry->path, "xattr", "has the attribute {}, must have none", escape(attribute));
+    return {};
   }
 
   Result<void> check_frozen() {
@@ -245,7 +252,7 @@ class Verifier {
         differ(name, "missing", "missing");
         continue;
       }
-      if (!bytes) return tl::unexpected(bytes.error());
+      if (!bytes) return fail(bytes.error().exit, "{}: {}", quote(opened_.path), bytes.error().message);
       JAIL_TRY(hash, sha256_hex(*bytes));
       if (hash != sha256)
         differ(name, "content", "content differs (sha256 {}, must be {})", short_hash(hash),
@@ -268,8 +275,11 @@ class Verifier {
 }  // namespace
 
 Result<VerifyResult> verify(const generation::Opened& opened) {
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_file, false));
-  JAIL_TRY(lock, lock_from_json(text, opened.path + "/" + generation::lock));
+  const auto text = read_file_at(opened.dir.get(), generation::lock, max_file, false);
+  if (!text)
+    return with_hint(fail(text.error().exit, "{}: {}", quote(opened.path), text.error().message),
+                     "without its lock nothing can be compared: make a new one (jail build --force)");
+  JAIL_TRY(lock, lock_from_json(*text, opened.path + "/" + generation::lock));
   UniqueFd fd(::openat(opened.dir.get(), generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return fail_errno(Exit::io, errno, "{}/tree: cannot open", quote(opened.path));
   return Verifier(opened, std::move(lock), RootDir(std::move(fd), opened.path + "/tree")).run();

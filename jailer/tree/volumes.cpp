@@ -1,6 +1,7 @@
 #include "jailer/tree/volumes.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -8,6 +9,7 @@
 #include "jailer/tree/copy.h"
 #include "jailer/tree/remove_tree.h"
 #include "jailer/tree/state.h"
+#include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::tree {
@@ -31,14 +33,15 @@ Result<void> compare(const std::string& path, const PlannedVolume& volume, const
   return {};
 }
 
-/// Under a temporary name until it has its owner and mode: a build that dies leaves no half volume.
+/// Under a temporary name until it has its owner and mode: a build that dies leaves no half volume. The
+/// caller holds the lock, so what has the name is of a build that died.
 Result<void> make_volume(int volumes, const std::string& path, const PlannedVolume& volume) {
-  const std::string temporary = fmt::format(".new-{}-{}", volume.name, ::getpid());
+  const std::string temporary = ".new";
   JAIL_CHECK(remove_tree(volumes, temporary, path));
   const auto failed = [&]() -> Result<void> {
     const int error = errno;
     ::unlinkat(volumes, temporary.c_str(), AT_REMOVEDIR);
-    return fail_errno(exit_for_write(error), error, "{}: cannot make the volume", quote(path));
+    return fail_write(error, "{}: cannot make the volume", quote(path));
   };
   if (::mkdirat(volumes, temporary.c_str(), 0700) != 0) return failed();
   const UniqueFd fd(::openat(volumes, temporary.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -55,6 +58,8 @@ Result<bool> check_volumes(const Instance& instance, const std::vector<PlannedVo
   auto dir = open_state_part(instance, "volumes", make);
   if (!dir && dir.error().exit == Exit::no_input) return false;
   if (!dir) return tl::unexpected(std::move(dir).error());
+  while (make && ::flock(dir->get(), LOCK_EX) != 0)
+    if (errno != EINTR) return fail_errno(Exit::io, errno, "{}: cannot lock", quote(instance.volumes()));
   bool complete = true;
   for (const PlannedVolume& volume : volumes) {
     const std::string path = instance.volumes() + "/" + volume.name;

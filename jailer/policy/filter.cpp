@@ -11,6 +11,7 @@ namespace jail {
 Result<std::string> compile_filter(const Instance& instance, const manifest::Manifest& manifest) {
   policy::Policy policy;
   std::vector<std::string> problems;
+  std::string hint;
   const auto add = [&](const std::string& name, const std::string& place, const std::string& group) {
     if (policy::known_call(name)) {
       policy.calls.insert(name);
@@ -31,11 +32,12 @@ Result<std::string> compile_filter(const Instance& instance, const manifest::Man
     const auto group = manifest::load_syscall_group(instance, wanted[i]);
     if (!group) {
       problems.push_back(manifest.where(place) + group.error().message);
+      hint = group.error().hint;
       continue;
     }
     for (const std::string& name : *group) add(name, place, wanted[i]);
   }
-  if (!problems.empty()) return fail(Exit::manifest, "{}", fmt::join(problems, "\n"));
+  if (!problems.empty()) return with_hint(fail(Exit::manifest, "{}", fmt::join(problems, "\n")), hint);
   for (const std::string& capability : manifest.sandbox.capabilities)
     policy.packet_sockets = policy.packet_sockets || capability_number(capability) == CAP_NET_RAW;
   return policy::compile(policy);

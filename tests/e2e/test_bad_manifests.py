@@ -73,3 +73,11 @@ def test_a_good_minimal_manifest_builds():
         it.manifest("tiny", GOOD)
         it.run("build", "tiny")
         it.run("verify", "tiny")
+
+
+def test_groups_that_are_not_found_are_told_with_the_places(tmp_path):
+    with Instance(manifests=tmp_path) as it:
+        path = it.manifest("tiny", GOOD)
+        done = it.run("build", path, status=65)
+        assert "there is no syscall group 'default'" in done.stderr
+        assert f"{tmp_path}/syscalls" in done.stderr

@@ -1,6 +1,7 @@
 """What the end-to-end and integration tests share: an instance of jail in a temporary directory, its jaild, and DNS
 questions asked over a plain socket. Every test process enters a network namespace of its own first."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,6 +18,7 @@ import time
 BIN = pathlib.Path(os.environ.get("JAIL_BIN", pathlib.Path(__file__).parent.parent / "build/release/bin"))
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
+CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 
 
@@ -26,6 +28,37 @@ def own_network():
     if libc.unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+@contextlib.contextmanager
+def own_mounts(users=()):
+    """Moves this process into a mount namespace of its own, in which /run/netns is empty (so that `ip netns add` leaves no
+    trace on the machine) and /etc/passwd and /etc/group have `users` besides, as useradd --system would make them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
+    mount = lambda *words: subprocess.run(["mount", *map(str, words)], check=True)
+    mount("--make-rprivate", "/")
+    made = pathlib.Path(tempfile.mkdtemp(prefix="jail-mounts."))
+    netns = pathlib.Path("/run/netns")
+    if not netns.is_dir():
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+        netns.mkdir(mode=0o755)
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", netns)
+    try:
+        for file, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin"), ("group", "{0}:x:{1}:")):
+            old = pathlib.Path("/etc", file).read_text()
+            there = {entry.split(":")[0] for entry in old.splitlines()}
+            wanted = [(user, 64000 + number) for number, user in enumerate(users) if user not in there]
+            copy = made / file
+            copy.write_text(old + "".join(line.format(*entry) + "\n" for entry in wanted))
+            copy.chmod(0o644)
+            mount("--bind", copy, f"/etc/{file}")
+        yield
+    finally:
+        for file in ("passwd", "group"):
+            subprocess.run(["umount", f"/etc/{file}"], capture_output=True)
+        shutil.rmtree(made)
 
 
 def send(pid, number):

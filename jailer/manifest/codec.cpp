@@ -225,7 +225,12 @@ std::string RestartOn::read(std::string_view text, std::string& out) {
 }
 
 std::string Network::read(std::string_view text, std::string& out) {
-  return one_of(text, expected, {"host", "none", "private"}, out);
+  constexpr std::string_view named = "netns:";
+  if (!text.starts_with(named)) return one_of(text, expected, {"host", "none", "private", "netns:NAME"}, out);
+  if (!valid_network_name(text.substr(named.size())) || text == "netns:NAME")
+    return is_not(text, "\"netns:\" and the name of a network namespace (letters, digits, '.', '_', '-')");
+  out = text;
+  return {};
 }
 
 std::string ReadyWhen::read(std::string_view text, std::string& out) {

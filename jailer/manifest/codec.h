@@ -59,7 +59,7 @@ JAIL_TEXT_CODEC(SyscallName, "a system call's name");
 JAIL_TEXT_CODEC(Port, "a port such as \"udp:53\"");
 JAIL_TEXT_CODEC(Hostname, "a host name");
 JAIL_TEXT_CODEC(RestartOn, "\"never\", \"failure\" or \"always\"");
-JAIL_TEXT_CODEC(Network, "\"host\", \"none\" or \"private\"");
+JAIL_TEXT_CODEC(Network, "\"host\", \"none\", \"private\" or \"netns:NAME\"");
 JAIL_TEXT_CODEC(ReadyWhen, "\"started\", \"notify\", \"listen\" or \"check\"");
 JAIL_TEXT_CODEC(Requirement, "a feature's name");
 #undef JAIL_TEXT_CODEC

@@ -100,7 +100,7 @@ struct Limits {
 struct Sandbox {
   std::vector<std::string> capabilities;  ///< names without CAP_
   std::vector<std::string> syscalls;      ///< "@group" or a call's name; default: @default
-  std::string network = "host";           ///< host | none | private
+  std::string network = "host";           ///< host | none | private | netns:NAME
   std::vector<std::string> listen;        ///< [sandbox] ports.listen: "udp:53"
   std::vector<std::string> connect;
   Limits limits;

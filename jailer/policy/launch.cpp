@@ -192,11 +192,8 @@ class SpecMaker {
   }
 
   void sandbox() {
-    using Network = LaunchSpec::Network;
     const manifest::Sandbox& sandbox = m_.sandbox;
-    static constexpr std::array<Word<Network>, 3> networks = {
-        {{"none", Network::none}, {"host", Network::host}, {"private", Network::private_}}};
-    spec_.network = word(sandbox.network, networks, "sandbox.network");
+    network(sandbox.network);
     spec_.limits.memory = sandbox.limits.memory.value_or(0);
     spec_.limits.processes = sandbox.limits.processes.value_or(0);
     const std::uint64_t core = sandbox.limits.core.value_or(0);
@@ -213,6 +210,23 @@ class SpecMaker {
     spec_.require = sandbox.require;
     for (std::size_t i = 0; i < sandbox.listen.size(); ++i)
       port(sandbox.listen[i], fmt::format("sandbox.ports.listen[{}]", i));
+  }
+
+  /// "host", or "netns:NAME"
+  void network(const std::string& text) {
+    using Network = LaunchSpec::Network;
+    static constexpr std::array<Word<Network>, 3> words = {
+        {{"none", Network::none}, {"host", Network::host}, {"private", Network::private_}}};
+    constexpr std::string_view named = "netns:";
+    if (!text.starts_with(named)) {
+      spec_.network = word(text, words, "sandbox.network");
+      return;
+    }
+    spec_.network = Network::named;
+    spec_.network_name = text.substr(named.size());
+    if (!valid_network_name(spec_.network_name))
+      problem("sandbox.network",
+              fmt::format("{} cannot be the name of a network namespace", quote(spec_.network_name, 64)));
   }
 
   /// "udp:53"

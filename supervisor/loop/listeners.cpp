@@ -105,13 +105,13 @@ Result<UniqueFd> open_foreign_network(pid_t pid) {
   return theirs;
 }
 
-Result<ListenerProbe> ListenerProbe::open(int network, pid_t init, std::uint64_t cgroup_id) {
+Result<ListenerProbe> ListenerProbe::open(int network, bool alone, pid_t init, std::uint64_t cgroup_id) {
   ListenerProbe probe;
-  probe.foreign_ = network >= 0;
+  probe.alone_ = alone;
   probe.init_ = init;
   probe.cgroup_ = cgroup_id;
   UniqueFd home;
-  if (probe.foreign_) {
+  if (network >= 0) {
     home.reset(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
     if (!home || ::setns(network, CLONE_NEWNET) != 0)
       return fail_errno(Exit::host, errno, "cannot enter the service's network namespace");
@@ -119,7 +119,7 @@ Result<ListenerProbe> ListenerProbe::open(int network, pid_t init, std::uint64_t
   probe.netlink_.reset(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   const int error = errno;
   // Without a way home every later launch would happen in the wrong namespace: nothing to go on with.
-  if (probe.foreign_ && ::setns(home.get(), CLONE_NEWNET) != 0) ::_exit(static_cast<int>(Exit::internal));
+  if (network >= 0 && ::setns(home.get(), CLONE_NEWNET) != 0) ::_exit(static_cast<int>(Exit::internal));
   if (!probe.netlink_) return fail_errno(Exit::host, error, "cannot make a sock_diag socket");
   return probe;
 }
@@ -149,7 +149,7 @@ Result<std::vector<Port>> ListenerProbe::missing(const std::vector<Port>& wanted
     JAIL_TRY(listeners, dump(protocol));
     for (const Listener& listener : listeners) {
       if (std::find(absent.begin(), absent.end(), listener.port) == absent.end()) continue;
-      bool ours = foreign_ || (cgroup_ != 0 && listener.cgroup == cgroup_);
+      bool ours = alone_ || (cgroup_ != 0 && listener.cgroup == cgroup_);
       if (!ours && (cgroup_ == 0 || listener.cgroup == 0)) {
         if (!std::exchange(scanned, true)) inodes = socket_inodes(processes_below(init_));
         ours = inodes.contains(listener.inode);

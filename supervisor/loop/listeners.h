@@ -1,9 +1,9 @@
 // Which of the wanted ports have a listening socket of one service, and not of somebody else on the host.
 //
 // Asked of the kernel by sock_diag(7) in the service's network namespace. In a namespace of its own every
-// socket is the service's; in the host's it is recognised by its cgroup (INET_DIAG_CGROUP_ID), or else by its
-// inode among the descriptors of the jail's processes. Where the kernel has no sock_diag for a protocol,
-// /proc/PID/net is read.
+// socket is the service's; in the host's or a shared one it is recognised by its cgroup
+// (INET_DIAG_CGROUP_ID), or else by its inode among the descriptors of the jail's processes. Where the kernel
+// has no sock_diag for a protocol, /proc/PID/net is read.
 #pragma once
 
 #include <sys/types.h>
@@ -31,8 +31,10 @@ struct Listener {
 
 class ListenerProbe {
  public:
-  /// `network` as of open_foreign_network(), borrowed for the call; `init` is the jail's pid 1.
-  [[nodiscard]] static Result<ListenerProbe> open(int network, pid_t init, std::uint64_t cgroup_id);
+  /// `network` as of open_foreign_network(), borrowed for the call; `alone`: nobody else's sockets can be in
+  /// it; `init` is the jail's pid 1.
+  [[nodiscard]] static Result<ListenerProbe> open(int network, bool alone, pid_t init,
+                                                  std::uint64_t cgroup_id);
 
   /// Those of `wanted` that no socket of the service listens on.
   [[nodiscard]] Result<std::vector<Port>> missing(const std::vector<Port>& wanted) const;
@@ -40,7 +42,7 @@ class ListenerProbe {
  private:
   [[nodiscard]] Result<std::vector<Listener>> dump(Port::Protocol protocol) const;
   UniqueFd netlink_;
-  bool foreign_ = false;
+  bool alone_ = false;
   pid_t init_ = 0;
   std::uint64_t cgroup_ = 0;
 };

@@ -145,7 +145,9 @@ void Unit::look_for_ports() {
   port_timer_ = 0;
   if (!machine_.wants_ports()) return;
   if (!ports_) {
-    auto probe = ListenerProbe::open(network_.get(), init_pid_, cgroup_.id());
+    using Network = LaunchSpec::Network;
+    const bool alone = spec_.network == Network::none || spec_.network == Network::private_;
+    auto probe = ListenerProbe::open(network_.get(), alone, init_pid_, cgroup_.id());
     if (probe)
       ports_ = std::move(*probe);
     else

@@ -124,6 +124,12 @@ void set_oom_score(const Steps& steps, const Plan& plan) noexcept {
   close_fd(fd);
 }
 
+/// Before anything else is made: sockets and /proc/net belong to the namespace that their maker is in.
+void enter_network(const Steps& steps, const Plan& plan) noexcept {
+  if (plan.network_fd < 0) return;
+  steps.must("enter the network namespace", raw(SYS_setns, plan.network_fd, CLONE_NEWNET));
+}
+
 // ---- mounts
 // -----------------------------------------------------------------------------------------------------
 
@@ -597,6 +603,7 @@ void run_init(const Plan& plan) noexcept {
   reset_signals(steps);
   set_umask(022);
   set_oom_score(steps, plan);
+  enter_network(steps, plan);
 
   open_sources(steps, plan, mounts);
   enter_mount_namespace(steps);

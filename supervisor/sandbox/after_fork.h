@@ -78,9 +78,10 @@ struct Plan {
   // Descriptors of jaild.
   int parent_fd = -1;  ///< pidfd of jaild itself
   int report_fd = -1;
-  int init_fd = -1;  ///< the jail-init program
-  int tree_fd = -1;  ///< O_PATH
-  int null_fd = -1;  ///< a null device that belongs to this generation alone
+  int init_fd = -1;     ///< the jail-init program
+  int tree_fd = -1;     ///< O_PATH
+  int null_fd = -1;     ///< a null device that belongs to this generation alone
+  int network_fd = -1;  ///< a network namespace to join; -1: none
   int stdout_fd = -1;
   int stderr_fd = -1;
   const int* socket_fds = nullptr;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "supervisor/base/quote.h"
+#include "supervisor/sandbox/network.h"
 #include "supervisor/sandbox/prepared.h"
 #include "supervisor/sandbox/raw.h"
 #include "supervisor/sandbox/record.h"
@@ -89,7 +90,9 @@ void add_inputs(Additions& launch, const Prepared::Impl& impl, const LaunchInput
 long clone_init(const Prepared::Impl& impl, const LaunchInputs& inputs, int& pidfd) {
   clone_args args{};
   args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-  if (impl.spec.network != LaunchSpec::Network::host) args.flags |= CLONE_NEWNET;
+  using Network = LaunchSpec::Network;
+  if (impl.spec.network == Network::none || impl.spec.network == Network::private_)
+    args.flags |= CLONE_NEWNET;
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   args.exit_signal = SIGCHLD;
   if (inputs.cgroup_fd >= 0) {
@@ -149,6 +152,12 @@ Result<Launched> launch(const Prepared& prepared, const LaunchInputs& inputs) {
   Additions additions;
   add_inputs(additions, impl, inputs, childs_end.get());
   additions.plan.parent_fd = myself.get();
+  UniqueFd network;
+  if (impl.spec.network == LaunchSpec::Network::named) {
+    JAIL_TRY(opened, open_named_network(impl.spec.network_name));
+    network = std::move(opened);
+    additions.plan.network_fd = network.get();
+  }
   int pidfd = -1;
   const long pid = clone_init(impl, inputs, pidfd);
   if (pid == 0) run_init(additions.plan);

@@ -137,7 +137,13 @@ struct LaunchSpec {
   std::vector<std::string> env;   ///< KEY=value; the whole environment but for what sd_notify and sockets add
   std::string cwd = "/";
   std::string hostname;           ///< of the jail's uts namespace
-  enum class Network : std::uint8_t { host, none, private_ } network = Network::host;
+  enum class Network : std::uint8_t {
+    host,
+    none,
+    private_,  ///< one of its own, new at each launch, with nothing but a loopback
+    named,     ///< `network_name` in /run/netns, as ip-netns(8) makes them; shared by all that name it
+  } network = Network::host;
+  std::string network_name;  ///< empty unless named
 
   Credentials credentials;
   std::vector<Mount> mounts;
@@ -171,6 +177,10 @@ struct LaunchSpec {
 [[nodiscard]] std::string capability_name(unsigned number);
 /// The names of a mask, sorted by number.
 [[nodiscard]] std::vector<std::string> capability_names(std::uint64_t mask);
+
+/// A plain name of a file in /run/netns: letters, digits, '.', '_', '-', no '.' or '-' in front, 64 bytes at
+/// most.
+[[nodiscard]] bool valid_network_name(std::string_view name);
 
 /// "SIGTERM" <-> 15; nothing for an unknown name.
 [[nodiscard]] std::optional<int> signal_number(std::string_view name);

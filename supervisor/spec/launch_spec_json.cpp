@@ -51,7 +51,7 @@ template <>
 constexpr auto enum_names<LaunchSpec::Network>() {
   using N = LaunchSpec::Network;
   return std::array{EnumName<N>{N::host, "host"}, EnumName<N>{N::none, "none"},
-                    EnumName<N>{N::private_, "private"}};
+                    EnumName<N>{N::private_, "private"}, EnumName<N>{N::named, "netns"}};
 }
 
 // A capability mask is shown by names.
@@ -122,7 +122,8 @@ void describe(V& v, ManifestSource& s) {
 template <class V>
 void describe(V& v, LaunchSpec& s) {
   v("version", s.version), v("name", s.name), v("description", s.description), v("sources", s.sources);
-  v("argv", s.argv), v("env", s.env), v("cwd", s.cwd), v("hostname", s.hostname), v("network", s.network);
+  v("argv", s.argv), v("env", s.env), v("cwd", s.cwd), v("hostname", s.hostname);
+  v("network", s.network), v("network_name", s.network_name);
   v("credentials", s.credentials), v("mounts", s.mounts), v("devices", s.devices), v("rlimits", s.rlimits);
   v("limits", s.limits), v("oom_score_adjust", s.oom_score_adjust), v("nice", s.nice);
   v("memory_deny_write_execute", s.memory_deny_write_execute), v("require", s.require);
@@ -317,6 +318,9 @@ Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view
   if (!problem.empty()) return broken(problem);
   if (spec.argv.empty() || !spec.argv.front().starts_with('/'))
     return broken("'argv' has no absolute program");
+  if ((spec.network == LaunchSpec::Network::named) != valid_network_name(spec.network_name) ||
+      (spec.network != LaunchSpec::Network::named && !spec.network_name.empty()))
+    return broken("'network_name' does not fit 'network'");
   return spec;
 }
 

@@ -96,6 +96,15 @@ std::vector<std::string> capability_names(std::uint64_t mask) {
   return names;
 }
 
+bool valid_network_name(std::string_view name) {
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  return !name.empty() && name.size() <= 64 && name.front() != '.' && name.front() != '-' &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return plain(c) || c == '.' || c == '_' || c == '-'; });
+}
+
 std::optional<int> signal_number(std::string_view name) {
   for (const Signal& signal : signal_table)
     if (signal.name == name) return signal.number;

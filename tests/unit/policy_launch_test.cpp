@@ -77,6 +77,20 @@ TEST_CASE("names become numbers, and parents are mounted before what lies in the
   CHECK(*read == *spec);
 }
 
+TEST_CASE("a network is a word, or the name of a namespace") {
+  auto m = named();
+  m.sandbox.network = "netns:blue";
+  const auto spec = make_launch_spec(instance(), m, accounts());
+  REQUIRE(spec);
+  CHECK(spec->network == LaunchSpec::Network::named);
+  CHECK(spec->network_name == "blue");
+  for (const char* text : {"netns:", "netns:../x", "netns", "blue"}) {
+    CAPTURE(text);
+    m.sandbox.network = text;
+    CHECK_FALSE(make_launch_spec(instance(), m, accounts()));
+  }
+}
+
 TEST_CASE("what would be mounted over the jail's own is refused") {
   for (const char* target : {"/", "/dev", "/dev/x", "/proc/sys", "/sys", "/run", "/tmp",
                              "/run/systemd/notify", "relative", "/a/../b", "/a//b", "/var/cache/bind"}) {

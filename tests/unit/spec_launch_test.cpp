@@ -44,6 +44,27 @@ TEST_CASE("a launch spec survives its JSON form, byte for byte") {
   CHECK(text.back() == '\n');
 }
 
+TEST_CASE("a named network has a name, and no other has one") {
+  LaunchSpec spec = example();
+  spec.network = LaunchSpec::Network::named;
+  spec.network_name = "blue";
+  const std::string text = to_json(spec);
+  CHECK(text.find("\"network\": \"netns\"") != std::string::npos);
+  const auto read = launch_spec_from_json(text, "launch.json");
+  REQUIRE(read);
+  CHECK(*read == spec);
+  for (const char* name : {"", ".", "..", "a/b", "../x", "-a", " a", "a\nb", "ä"}) {
+    CAPTURE(name);
+    CHECK_FALSE(valid_network_name(name));
+    spec.network_name = name;
+    CHECK_THAT(problem_with(to_json(spec)), Catch::Matchers::Contains("'network_name'"));
+  }
+  CHECK_FALSE(valid_network_name(std::string(65, 'a')));
+  spec.network = LaunchSpec::Network::host;
+  spec.network_name = "blue";
+  CHECK_THAT(problem_with(to_json(spec)), Catch::Matchers::Contains("'network_name'"));
+}
+
 TEST_CASE("a launch spec that is not ours is refused with the key's path") {
   auto edited = [](auto edit) {
     auto json = nlohmann::json::parse(to_json(example()));

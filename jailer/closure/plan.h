@@ -47,6 +47,7 @@ struct PlannedVolume {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint32_t mode = 0750;
+  std::vector<std::string> files = {};  ///< in it, made empty where missing; the lock has nothing of them
 };
 
 struct Plan {

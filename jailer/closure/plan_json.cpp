@@ -61,7 +61,8 @@ std::string to_json(const Plan& plan) {
                        {"path", volume.path},
                        {"uid", volume.uid},
                        {"gid", volume.gid},
-                       {"mode", fmt::format("{:04o}", volume.mode)}});
+                       {"mode", fmt::format("{:04o}", volume.mode)},
+                       {"files", volume.files}});
   }
   const json object = {{"version", 1},       {"name", plan.name},  {"root", plan.root},
                        {"entries", entries}, {"volumes", volumes}, {"warnings", plan.warnings}};

@@ -88,7 +88,7 @@ void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const P
   } else if (!gid) {
     work.out.problem(place, no_such_group(volume.group, work.manifest.packages));
   } else {
-    plan.volumes.push_back({volume.name, volume.path, *uid, *gid, volume.mode});
+    plan.volumes.push_back({volume.name, volume.path, *uid, *gid, volume.mode, volume.files});
   }
 }
 

@@ -143,6 +143,14 @@ std::string Symbol::read(std::string_view text, std::string& out) {
   return {};
 }
 
+std::string FileName::read(std::string_view text, std::string& out) {
+  if (text.find('/') != std::string_view::npos)
+    return fmt::format("{} is a path; a name without '/' is expected", quote(text, 64));
+  if (std::string wrong = component_problem(text); !wrong.empty()) return quote(text, 64) + " " + wrong;
+  out = text;
+  return {};
+}
+
 std::string DevicePath::read(std::string_view text, std::string& out) {
   if (text.starts_with("/dev/"))
     return fmt::format("{} is absolute; write it relative to /dev", quote(text, 64));

@@ -49,6 +49,7 @@ JAIL_TEXT_CODEC(Account, "a user or group name");
 JAIL_TEXT_CODEC(PlainName, "a name");
 JAIL_TEXT_CODEC(PackageName, "a package name");
 JAIL_TEXT_CODEC(Symbol, "a symbol's name");
+JAIL_TEXT_CODEC(FileName, "a file's name");
 JAIL_TEXT_CODEC(DevicePath, "a path relative to /dev");
 JAIL_TEXT_CODEC(Signal, "a signal's name such as \"SIGTERM\"");
 JAIL_TEXT_CODEC(ReloadHow, "\"refuse\", \"restart\" or a signal's name");

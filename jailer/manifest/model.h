@@ -58,6 +58,8 @@ struct Volume {
   std::string group;  ///< default: the owner's primary group
   unsigned mode = 0750;
   bool exec = false;
+  std::vector<std::string> files =
+      {};  ///< names of files that the daemon must find: made empty where missing
 };
 
 struct Restart {

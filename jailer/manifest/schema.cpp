@@ -180,13 +180,14 @@ constexpr std::array<Field<Config>, 3> config_table = {
     flag<&Config::optional>("optional"),
 };
 
-constexpr std::array<Field<Volume>, 6> volume_table = {
+constexpr std::array<Field<Volume>, 7> volume_table = {
     text<&Volume::name, PlainName>("name", true),
     text<&Volume::path, AbsolutePath>("path", true),
     text<&Volume::owner, Account>("owner"),
     text<&Volume::group, Account>("group"),
     text<&Volume::mode, Mode>("mode"),
     flag<&Volume::exec>("exec"),
+    set_of<&Volume::files, FileName>("files"),
 };
 
 constexpr std::array<Field<Restart>, 4> restart_table = {

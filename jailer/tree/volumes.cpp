@@ -33,19 +33,67 @@ Result<void> compare(const std::string& path, const PlannedVolume& volume, const
   return {};
 }
 
-/// Under a temporary name until it has its owner and mode: a build that dies leaves no half volume. The
-/// caller holds the lock, so what has the name is of a build that died.
+bool missing(int volume, const std::string& file) {
+  struct stat status {};
+  return ::fstatat(volume, file.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT;
+}
+
+/// The directory is the daemon's, who may be hostile: nothing in it is followed, and nothing replaced. Under
+/// a temporary name until the file has its owner and mode; a daemon that swaps that name deceives only
+/// itself.
+Result<void> make_file(int volume, const std::string& path, const PlannedVolume& planned,
+                       const std::string& file) {
+  const std::string temporary = ".new-" + file.substr(0, 200);
+  ::unlinkat(volume, temporary.c_str(), 0);
+  const UniqueFd fd(
+      ::openat(volume, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  bool good = fd && ::fchown(fd.get(), planned.uid, planned.gid) == 0 &&
+              ::fchmod(fd.get(), planned.mode & 0666U) == 0 && ::fsync(fd.get()) == 0;
+  if (good) {
+    good = ::renameat2(volume, temporary.c_str(), volume, file.c_str(), RENAME_NOREPLACE) == 0 ||
+           errno == EEXIST;
+  }
+  const int error = errno;
+  ::unlinkat(volume, temporary.c_str(), 0);
+  if (!good) return fail_write(error, "{}/{}: cannot make the file", quote(path), file);
+  return {};
+}
+
+/// Makes (or only looks for) the files that the volume must have; returns whether all are there.
+Result<bool> check_files(int volume, const std::string& path, const PlannedVolume& planned, bool make) {
+  bool complete = true;
+  for (const std::string& file : planned.files) {
+    if (!missing(volume, file)) continue;
+    if (make)
+      JAIL_CHECK(make_file(volume, path, planned, file));
+    else
+      complete = false;
+  }
+  return complete;
+}
+
+UniqueFd open_volume(int volumes, const std::string& name) {
+  return UniqueFd(::openat(volumes, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
+/// Under a temporary name until it has its owner, mode and files: a build that dies leaves no half volume.
+/// The caller holds the lock, so what has the name is of a build that died.
 Result<void> make_volume(int volumes, const std::string& path, const PlannedVolume& volume) {
   const std::string temporary = ".new";
   JAIL_CHECK(remove_tree(volumes, temporary, path));
   const auto failed = [&]() -> Result<void> {
     const int error = errno;
-    ::unlinkat(volumes, temporary.c_str(), AT_REMOVEDIR);
+    (void)remove_tree(volumes, temporary, path);
     return fail_write(error, "{}: cannot make the volume", quote(path));
   };
   if (::mkdirat(volumes, temporary.c_str(), 0700) != 0) return failed();
-  const UniqueFd fd(::openat(volumes, temporary.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd || ::fchown(fd.get(), volume.uid, volume.gid) != 0 || ::fchmod(fd.get(), volume.mode) != 0 ||
+  const UniqueFd fd = open_volume(volumes, temporary);
+  if (!fd) return failed();
+  if (auto files = check_files(fd.get(), path, volume, true); !files) {
+    (void)remove_tree(volumes, temporary, path);
+    return tl::unexpected(std::move(files).error());
+  }
+  if (::fchown(fd.get(), volume.uid, volume.gid) != 0 || ::fchmod(fd.get(), volume.mode) != 0 ||
       ::renameat(volumes, temporary.c_str(), volumes, volume.name.c_str()) != 0)
     return failed();
   return {};
@@ -66,6 +114,11 @@ Result<bool> check_volumes(const Instance& instance, const std::vector<PlannedVo
     struct stat status {};
     if (::fstatat(dir->get(), volume.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
       JAIL_CHECK(compare(path, volume, status));
+      if (volume.files.empty()) continue;
+      const UniqueFd fd = open_volume(dir->get(), volume.name);
+      if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
+      JAIL_TRY(all_there, check_files(fd.get(), path, volume, make));
+      complete = complete && all_there;
     } else if (errno != ENOENT) {
       return fail_errno(Exit::io, errno, "{}: cannot stat", quote(path));
     } else if (make) {

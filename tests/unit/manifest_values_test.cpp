@@ -104,6 +104,8 @@ TEST_CASE("values that are taken and values that are not") {
       {"[tree]\ndirectories", R"(["/srv"])",
        R"(["/proc/x"]|["/dev"]|["/run/x"]|["/tmp/x"]|["/srv", "/srv"])"},
       {"[[config]]\nfrom", R"("/etc/x")", R"("etc/x"|"/proc/x"|"/sys"|"/dev/x"|"/"|"/tmp"|"/run/systemd"|3)"},
+      {"[[volume]]\nname = \"v\"\npath = \"/v\"\nfiles", R"([]|["dhcpd.leases", ".x"])",
+       R"(["/x"]|["a/b"]|[".."]|["."]|[""]|["x", "x"]|"x"|["a\u0000b"])"},
       {"[check]\ncommand", R"(["true"]|["/bin/x", ""])", R"([]|"true"|[""]|[1])"},
   };
   const Manifests m;

@@ -192,10 +192,9 @@ ServiceStatus bounded(ServiceStatus status) {
   cut(status.reason, 1000);
   cut(status.check, 128);
   cut(status.check_failure, 1000);
-  constexpr std::size_t lines = 10;
-  if (status.last_lines.size() > lines)
-    status.last_lines.erase(status.last_lines.begin(), status.last_lines.end() - lines);
-  for (std::string& line : status.last_lines) cut(line, 240);
+  if (status.last_lines.size() > most_last_lines)
+    status.last_lines.erase(status.last_lines.begin(), status.last_lines.end() - most_last_lines);
+  for (std::string& line : status.last_lines) cut(line, 160);
   if (status.not_enforced.size() > 16) status.not_enforced.resize(16);
   for (std::string& item : status.not_enforced) cut(item, 60);
   return status;

@@ -18,6 +18,9 @@
 namespace jail::control {
 
 inline constexpr std::size_t max_message = 65536;
+/// Enough for what a daemon says of a mistake in its configuration, and the advice behind it (ISC's twelve
+/// lines).
+inline constexpr std::size_t most_last_lines = 16;
 
 /// {"v":1,"verb":"start","names":["named"],"wait":true}
 struct Request {
@@ -42,7 +45,7 @@ struct ServiceStatus {
   /// Of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted".
   std::string reason;
   std::string check_failure;            ///< failed: why
-  std::vector<std::string> last_lines;  ///< of its log, where it failed
+  std::vector<std::string> last_lines;  ///< of its log, in failed and backoff
   std::vector<std::string> not_enforced;
   bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false
 };

@@ -190,8 +190,8 @@ control::ServiceStatus Unit::status() const {
     status.reason = "waiting for " + data.waiting_for;
   if (data.state == State::ready && !data.checked && !data.waiting_for.empty())
     status.check_failure = data.waiting_for;
-  if (data.state == State::failed)
-    status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", 10);
+  if (data.state == State::failed || data.state == State::backoff)
+    status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", control::most_last_lines);
   if (prepared_) status.not_enforced = prepared_->not_enforced();
   if (!not_limited_.empty()) status.not_enforced.push_back(not_limited_);
   return status;

@@ -73,7 +73,8 @@ def network_of(pid):
 def fetch(port=8080, namespace=None):
     enter = ["nsenter", f"--net={namespace}"] if namespace else []
     done = subprocess.run(
-        [*enter, "busybox", "wget", "-q", "-T", "2", "-O", "-", f"http://127.0.0.1:{port}/"], capture_output=True, text=True
+        [*enter, "busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/"],
+        capture_output=True, text=True, env={"PATH": os.environ["PATH"]},  # without a proxy
     )
     return done.stdout if done.returncode == 0 else None
 

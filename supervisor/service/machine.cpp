@@ -210,7 +210,9 @@ std::optional<Time> Machine::wake() const {
 }
 
 bool Machine::wants_ports() const {
-  return data_.state == State::starting && data_.running && policy_.ready.listen && !data_.listening;
+  // A daemon that says when it is ready has opened by then what it opens, and closed what it does not want.
+  const bool said = !policy_.ready.notify || data_.notified;
+  return data_.state == State::starting && data_.running && policy_.ready.listen && said && !data_.listening;
 }
 
 Machine Machine::restore(Snapshot snapshot, Policy policy, bool alive, Time now, Actions& actions) {

@@ -6,6 +6,7 @@
 
 #include "jailer/manifest/suggest.h"
 #include "supervisor/base/quote.h"
+#include "supervisor/spec/socket_address.h"
 
 namespace jail::manifest {
 namespace {
@@ -36,6 +37,7 @@ class Checker {
     accounts();
     commands();
     readiness();
+    sockets();
     times();
     tree_files();
     collect_claims();
@@ -91,10 +93,41 @@ class Checker {
   void readiness() {
     const auto& ready = m_.service.ready;
     if (holds(ready, "check") && !m_.check) problem("service.ready", "\"check\" needs a [check] command");
-    if (holds(ready, "listen") && m_.sandbox.listen.empty() && !binder_.broken("sandbox.ports"))
-      problem("service.ready", "\"listen\" needs [sandbox] ports.listen: what should it wait for?");
+    if (holds(ready, "listen") && m_.sandbox.listen.empty() && m_.sockets.empty() &&
+        !binder_.broken("sandbox.ports"))
+      problem("service.ready",
+              "\"listen\" needs [sandbox] ports.listen or a [[socket]]: what should it wait for?");
     if (holds(ready, "started") && ready.size() > 1)
       problem("service.ready", "\"started\" waits for nothing: it cannot stand beside other words");
+  }
+
+  // ---- sockets
+  // -----------------------------------------------------------------------------------------------
+
+  void sockets() {
+    std::vector<std::pair<SocketAddress, std::string>> taken;  // and whose they are
+    for (const Socket& socket : m_.sockets) {
+      const std::string path = "socket." + socket.name;
+      if (binder_.broken(path)) continue;
+      if (socket.listen.empty()) problem(path + ".listen", "an empty list listens nowhere");
+      bool local = false;
+      for (const std::string& text : socket.listen) {
+        const auto address = parse_socket_address(text);
+        if (!address) continue;
+        local = local || address->local();
+        for (const auto& [other, whose] : taken)
+          if (overlap(other, *address))
+            problem(path + ".listen", fmt::format("{} and {} of {} cannot both be bound", quote(text, 128),
+                                                  quote(to_text(other), 128), quote(whose)));
+        taken.emplace_back(*address, socket.name);
+      }
+      for (const char* key : {".owner", ".group", ".mode"})
+        if (!local && m_.origins.contains(path + key))
+          problem(path + key, "is for unix sockets: whoever reaches an address may connect to it");
+    }
+    constexpr std::size_t most = 64;
+    if (taken.size() > most)
+      problem("socket", fmt::format("{} addresses are too many; {} can be passed", taken.size(), most));
   }
 
   void times() {

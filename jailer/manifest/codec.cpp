@@ -10,6 +10,7 @@
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/instance.h"
 #include "supervisor/spec/launch_spec.h"
+#include "supervisor/spec/socket_address.h"
 
 namespace jail::manifest {
 namespace {
@@ -216,6 +217,22 @@ std::string Port::read(std::string_view text, std::string& out) {
   if ((protocol != "udp" && protocol != "tcp") || !plain || *number > 65535)
     return is_not(text, "a port (\"udp:\" or \"tcp:\" and 1 to 65535)");
   out = text;
+  return {};
+}
+
+std::string SocketName::read(std::string_view text, std::string& out) {
+  // ':' separates them in LISTEN_FDNAMES.
+  const auto inner = [](char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '.'; };
+  if (text.empty() || text.size() > 64 || !std::all_of(text.begin(), text.end(), inner))
+    return is_not(text, "a socket's name (letters, digits, '-', '_', '.'; 64 bytes at most)");
+  out = text;
+  return {};
+}
+
+std::string Listen::read(std::string_view text, std::string& out) {
+  const auto address = parse_socket_address(text);
+  if (!address) return address.error().message;
+  out = to_text(*address);
   return {};
 }
 

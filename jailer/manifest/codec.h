@@ -58,6 +58,8 @@ JAIL_TEXT_CODEC(Syscall, "a system call's name or an @group");
 JAIL_TEXT_CODEC(SyscallGroup, "an @group");
 JAIL_TEXT_CODEC(SyscallName, "a system call's name");
 JAIL_TEXT_CODEC(Port, "a port such as \"udp:53\"");
+JAIL_TEXT_CODEC(SocketName, "a socket's name");
+JAIL_TEXT_CODEC(Listen, "an address to listen on such as \"tcp:993\" or \"unix:/run/x/socket\"");
 JAIL_TEXT_CODEC(Hostname, "a host name");
 JAIL_TEXT_CODEC(RestartOn, "\"never\", \"failure\" or \"always\"");
 JAIL_TEXT_CODEC(Network, "\"host\", \"none\", \"private\" or \"netns:NAME\"");

@@ -62,6 +62,16 @@ struct Volume {
       {};  ///< names of files that the daemon must find: made empty where missing
 };
 
+/// Sockets that the supervisor opens, keeps and passes. Identity: `name`.
+struct Socket {
+  std::string name;                 ///< LISTEN_FDNAMES
+  std::vector<std::string> listen;  ///< see spec/socket_address.h; a descriptor each
+  unsigned backlog = 4096;
+  std::string owner = "root";       ///< of a unix socket's file; so are the next two
+  std::string group;                ///< default: the owner's primary group
+  unsigned mode = 0600;
+};
+
 struct Restart {
   std::string on = "failure";  ///< never | failure | always
   milliseconds delay{100};
@@ -133,6 +143,7 @@ struct Manifest {
   Tree tree;
   std::vector<Config> configs;
   std::vector<Volume> volumes;
+  std::vector<Socket> sockets;
   Service service;
   Sandbox sandbox;
   std::optional<Check> check;

@@ -15,6 +15,7 @@ template <> std::span<const Field<File>> fields<File>();
 template <> std::span<const Field<Tree>> fields<Tree>();
 template <> std::span<const Field<Config>> fields<Config>();
 template <> std::span<const Field<Volume>> fields<Volume>();
+template <> std::span<const Field<Socket>> fields<Socket>();
 template <> std::span<const Field<Restart>> fields<Restart>();
 template <> std::span<const Field<Stop>> fields<Stop>();
 template <> std::span<const Field<Service>> fields<Service>();
@@ -24,6 +25,7 @@ template <> std::span<const Field<Check>> fields<Check>();
 template <> std::vector<std::string_view> identity_keys<File>();
 template <> std::vector<std::string_view> identity_keys<Config>();
 template <> std::vector<std::string_view> identity_keys<Volume>();
+template <> std::vector<std::string_view> identity_keys<Socket>();
 // clang-format on
 
 namespace {
@@ -33,22 +35,22 @@ constexpr std::array<std::string_view, 1> default_syscalls = {"@default"};
 
 constexpr std::int64_t most = 1'000'000'000;
 
-// service.ready: a word or an array of words.
-void bind_ready(Binder& binder, Service& service, const Value& value) {
-  if (value.string() == nullptr && value.array() == nullptr)
-    return binder.expected(value, std::string(ReadyWhen::expected) + ", or an array of these");
-  if (value.array() != nullptr) {
-    service.ready = read_list<ReadyWhen>(binder, value, true);
-    return;
-  }
-  std::string word;
-  if (read_text<ReadyWhen>(binder, value, word)) service.ready = {word};
-}
-
-constexpr Field<Service> ready_field() {
-  Field<Service> field = set_of<&Service::ready, ReadyWhen>("ready");
+// A word or an array of words, which a drop-in replaces: service.ready, socket.listen.
+template <auto Pointer, class Codec>
+constexpr Field<Owner<Pointer>> one_or_many(std::string_view name, bool required = false) {
+  using O = Owner<Pointer>;
+  Field<O> field = set_of<Pointer, Codec>(name, required);
   field.merge = Merge::replace;
-  field.bind = bind_ready;
+  field.bind = [](Binder& binder, O& target, const Value& value) {
+    if (value.string() == nullptr && value.array() == nullptr)
+      return binder.expected(value, std::string(Codec::expected) + ", or an array of these");
+    if (value.array() != nullptr) {
+      target.*Pointer = read_list<Codec>(binder, value, true);
+      return;
+    }
+    std::string word;
+    if (read_text<Codec>(binder, value, word)) target.*Pointer = {word};
+  };
   return field;
 }
 
@@ -190,6 +192,12 @@ constexpr std::array<Field<Volume>, 7> volume_table = {
     set_of<&Volume::files, FileName>("files"),
 };
 
+constexpr std::array<Field<Socket>, 6> socket_table = {
+    text<&Socket::name, SocketName>("name", true), one_or_many<&Socket::listen, Listen>("listen", true),
+    number<&Socket::backlog, 1, 65535>("backlog"), text<&Socket::owner, Account>("owner"),
+    text<&Socket::group, Account>("group"),        text<&Socket::mode, Mode>("mode"),
+};
+
 constexpr std::array<Field<Restart>, 4> restart_table = {
     text<&Restart::on, RestartOn>("on"),
     text<&Restart::delay, Duration>("delay"),
@@ -210,7 +218,7 @@ constexpr std::array<Field<Service>, 14> service_table = {
     environment_field(),
     text<&Service::directory, AbsolutePath>("directory"),
     text<&Service::umask, Mode>("umask"),
-    ready_field(),
+    one_or_many<&Service::ready, ReadyWhen>("ready"),
     text<&Service::ready_timeout, Duration>("ready_timeout"),
     text<&Service::reload, ReloadHow>("reload"),
     table<&Service::restart>("restart"),
@@ -245,13 +253,14 @@ constexpr std::array<Field<Check>, 4> check_table = {
     text<&Check::interval, Duration>("interval"),
 };
 
-constexpr std::array<Field<Manifest>, 9> manifest_table = {
+constexpr std::array<Field<Manifest>, 10> manifest_table = {
     version<Manifest>(),
     text<&Manifest::description, Text>("description"),
     set_of<&Manifest::packages, PackageName>("packages"),
     table<&Manifest::tree>("tree", true),
     entries<&Manifest::configs>("config"),
     entries<&Manifest::volumes>("volume"),
+    entries<&Manifest::sockets>("socket"),
     table<&Manifest::service>("service", true),
     table<&Manifest::sandbox>("sandbox"),
     table<&Manifest::check>("check"),
@@ -291,6 +300,7 @@ template <> std::span<const Field<File>> fields<File>() { return file_table; }
 template <> std::span<const Field<Tree>> fields<Tree>() { return tree_table; }
 template <> std::span<const Field<Config>> fields<Config>() { return config_table; }
 template <> std::span<const Field<Volume>> fields<Volume>() { return volume_table; }
+template <> std::span<const Field<Socket>> fields<Socket>() { return socket_table; }
 template <> std::span<const Field<Restart>> fields<Restart>() { return restart_table; }
 template <> std::span<const Field<Stop>> fields<Stop>() { return stop_table; }
 template <> std::span<const Field<Service>> fields<Service>() { return service_table; }
@@ -301,6 +311,7 @@ template <> std::span<const Field<Check>> fields<Check>() { return check_table; 
 template <> std::vector<std::string_view> identity_keys<File>() { return {"to"}; }
 template <> std::vector<std::string_view> identity_keys<Config>() { return {"to", "from"}; }
 template <> std::vector<std::string_view> identity_keys<Volume>() { return {"name"}; }
+template <> std::vector<std::string_view> identity_keys<Socket>() { return {"name"}; }
 // clang-format on
 
 Key manifest_keys() {

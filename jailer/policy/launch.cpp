@@ -8,6 +8,7 @@
 #include "jailer/manifest/suggest.h"
 #include "jailer/policy/policy.h"
 #include "supervisor/base/quote.h"
+#include "supervisor/spec/socket_address.h"
 
 namespace jail {
 namespace {
@@ -49,6 +50,7 @@ class SpecMaker {
     credentials();
     mounts();
     sandbox();
+    sockets();
     readiness();
     life();
     if (!problems_.empty()) return fail(Exit::manifest, "{}", fmt::join(problems_, "\n"));
@@ -241,6 +243,24 @@ class SpecMaker {
     spec_.listen_ports.push_back({udp ? Port::Protocol::udp : Port::Protocol::tcp, value});
   }
 
+  void sockets() {
+    for (const manifest::Socket& socket : m_.sockets) {
+      const std::string place = "socket." + socket.name;
+      const auto uid = user_id(accounts_, socket.owner);
+      if (!uid) problem(place + ".owner", no_such_user(socket.owner, m_.packages));
+      const std::uint32_t gid = socket.group.empty() ? primary_group(accounts_, socket.owner).value_or(0)
+                                                     : group(socket.group, place + ".group");
+      for (const std::string& listen : socket.listen) {
+        const auto address = parse_socket_address(listen);
+        if (!address)
+          problem(place + ".listen", address.error());
+        else
+          spec_.sockets.push_back(
+              {socket.name, to_text(*address), socket.backlog, socket.mode, uid.value_or(0), gid});
+      }
+    }
+  }
+
   void readiness() {
     spec_.ready.timeout = m_.service.ready_timeout;
     struct Flag {
@@ -265,8 +285,8 @@ class SpecMaker {
     if (m_.check)
       spec_.check = Check{m_.check->command, m_.check->expect, m_.check->timeout, m_.check->interval};
     if (spec_.ready.check && !spec_.check) problem("service.ready", "\"check\" needs a [check]");
-    if (spec_.ready.listen && spec_.listen_ports.empty())
-      problem("service.ready", "\"listen\" needs sandbox.ports.listen");
+    if (spec_.ready.listen && spec_.listen_ports.empty() && spec_.sockets.empty())
+      problem("service.ready", "\"listen\" needs sandbox.ports.listen or a [[socket]]");
   }
 
   int signal(const std::string& name, const std::string& place) {

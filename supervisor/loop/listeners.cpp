@@ -20,6 +20,7 @@
 #include <sstream>
 
 #include "supervisor/base/io.h"
+#include "supervisor/base/quote.h"
 
 namespace jail::loop {
 namespace {
@@ -124,7 +125,7 @@ Result<ListenerProbe> ListenerProbe::open(int network, bool alone, pid_t init, s
   return probe;
 }
 
-Result<std::vector<Listener>> ListenerProbe::dump(Port::Protocol protocol) const {
+Result<std::vector<Listener>> ListenerProbe::listeners(Port::Protocol protocol) const {
   std::vector<Listener> found;
   for (const int family : {AF_INET, AF_INET6}) {
     auto known = dump_family(netlink_.get(), family, protocol, found);
@@ -146,8 +147,8 @@ Result<std::vector<Port>> ListenerProbe::missing(const std::vector<Port>& wanted
   for (const Port::Protocol protocol : {Port::Protocol::tcp, Port::Protocol::udp}) {
     auto is_wanted = [&](const Port& port) { return port.protocol == protocol; };
     if (std::none_of(absent.begin(), absent.end(), is_wanted)) continue;
-    JAIL_TRY(listeners, dump(protocol));
-    for (const Listener& listener : listeners) {
+    JAIL_TRY(found, listeners(protocol));
+    for (const Listener& listener : found) {
       if (std::find(absent.begin(), absent.end(), listener.port) == absent.end()) continue;
       bool ours = alone_ || (cgroup_ != 0 && listener.cgroup == cgroup_);
       if (!ours && (cgroup_ == 0 || listener.cgroup == 0)) {
@@ -194,6 +195,33 @@ std::set<std::uint64_t> socket_inodes(const std::vector<pid_t>& processes) {
     }
   }
   return inodes;
+}
+
+std::string describe_holders(const Port& port) {
+  constexpr std::size_t enough = 4;
+  std::set<std::uint64_t> wanted;
+  const auto probe = ListenerProbe::open(-1, false, ::getpid(), 0);
+  const auto listeners = probe ? probe->listeners(port.protocol) : Result<std::vector<Listener>>();
+  if (!probe || !listeners) return {};
+  for (const Listener& listener : *listeners)
+    if (listener.port == port) wanted.insert(listener.inode);
+  std::string names;
+  std::size_t count = 0;
+  const std::unique_ptr<DIR, CloseDir> dir(::opendir("/proc"));
+  while (const dirent* entry = dir && count < enough ? ::readdir(dir.get()) : nullptr) {
+    const std::string_view text(entry->d_name);
+    pid_t pid = 0;
+    if (std::from_chars(text.data(), text.data() + text.size(), pid).ec != std::errc()) continue;
+    const auto inodes = socket_inodes({pid});
+    if (std::none_of(wanted.begin(), wanted.end(),
+                     [&](std::uint64_t inode) { return inodes.contains(inode); }))
+      continue;
+    std::string name = read_file_at(AT_FDCWD, fmt::format("/proc/{}/comm", pid), 64).value_or("?");
+    if (name.ends_with('\n')) name.pop_back();
+    names += fmt::format("{}{} (pid {})", names.empty() ? "" : ", ", escape(name), pid);
+    ++count;
+  }
+  return names;
 }
 
 std::vector<Listener> parse_proc_net(std::string_view text, Port::Protocol protocol) {

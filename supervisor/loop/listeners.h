@@ -38,9 +38,10 @@ class ListenerProbe {
 
   /// Those of `wanted` that no socket of the service listens on.
   [[nodiscard]] Result<std::vector<Port>> missing(const std::vector<Port>& wanted) const;
+  /// All of the namespace, whosesoever.
+  [[nodiscard]] Result<std::vector<Listener>> listeners(Port::Protocol protocol) const;
 
  private:
-  [[nodiscard]] Result<std::vector<Listener>> dump(Port::Protocol protocol) const;
   UniqueFd netlink_;
   bool alone_ = false;
   pid_t init_ = 0;
@@ -53,6 +54,10 @@ class ListenerProbe {
 [[nodiscard]] std::set<std::uint64_t> socket_inodes(const std::vector<pid_t>& processes);
 /// Listening ports in the text of /proc/PID/net/tcp, tcp6, udp or udp6.
 [[nodiscard]] std::vector<Listener> parse_proc_net(std::string_view text, Port::Protocol protocol);
+
+/// Who on this host listens on `port`, in our network namespace: "named (pid 12), jaild (pid 7)". Empty when
+/// nobody is found. Reads all of /proc: for messages.
+[[nodiscard]] std::string describe_holders(const Port& port);
 
 /// "udp:53, tcp:53".
 [[nodiscard]] std::string describe(const std::vector<Port>& ports);

@@ -79,6 +79,7 @@ void Unit::tell(State before) {
   }
   if (data.state != State::starting && data.state != State::ready) check_.reset();
   if (machine_.at_rest()) {
+    close_sockets();  // nobody would accept any more
     cgroup_ = Cgroup();
     house_.cgroups.remove(name_);
   }
@@ -129,7 +130,9 @@ void Unit::kill_all() {
 void Unit::run_check() {
   auto failed = [this](std::string why) { dispatch({Event::Kind::check_failed, 0, 0, std::move(why)}); };
   if (!spec_.check) return failed("the generation has no check");
-  auto run = CheckRun::start(house_.loop, *spec_.check, network_.get(), [this](std::string failure) {
+  // A service without a network is reached by the sockets that it is passed, from the host's.
+  const int network = spec_.network == LaunchSpec::Network::none ? -1 : network_.get();
+  auto run = CheckRun::start(house_.loop, *spec_.check, network, [this](std::string failure) {
     const std::unique_ptr<CheckRun> done = std::move(check_);
     if (!failure.empty()) house_.log.debug("{}: the check failed: {}", name_, failure);
     const auto kind = failure.empty() ? Event::Kind::check_passed : Event::Kind::check_failed;
@@ -144,6 +147,19 @@ void Unit::run_check() {
 void Unit::look_for_ports() {
   port_timer_ = 0;
   if (!machine_.wants_ports()) return;
+  const std::string text = describe(missing_ports());
+  port_timer_ = house_.loop.at(Clock::now() + port_interval, [this] { look_for_ports(); });
+  if (text.empty() || text != machine_.snapshot().waiting_for) dispatch({Event::Kind::ports, 0, 0, text});
+}
+
+/// A passed socket listens from the start: it is the service's as long as one of its processes has it open.
+/// (Its cgroup is jaild's, for jaild made it.)
+std::vector<Port> Unit::missing_ports() {
+  std::vector<Port> missing =
+      sockets_.empty() ? std::vector<Port>() : sockets_.abandoned(processes_below(init_pid_));
+  std::vector<Port> own = spec_.listen_ports;
+  for (const Port& passed : sockets_.ports()) std::erase(own, passed);
+  if (own.empty()) return missing;
   if (!ports_) {
     using Network = LaunchSpec::Network;
     const bool alone = spec_.network == Network::none || spec_.network == Network::private_;
@@ -153,17 +169,15 @@ void Unit::look_for_ports() {
     else
       house_.log.error("{}: {}", name_, probe.error().message);
   }
-  std::vector<Port> missing = spec_.listen_ports;
   if (ports_) {
-    auto answer = ports_->missing(spec_.listen_ports);
+    auto answer = ports_->missing(own);
     if (answer)
-      missing = std::move(*answer);
+      own = std::move(*answer);
     else
       house_.log.debug("{}: {}", name_, answer.error().message);
   }
-  port_timer_ = house_.loop.at(Clock::now() + port_interval, [this] { look_for_ports(); });
-  const std::string text = describe(missing);
-  if (text.empty() || text != machine_.snapshot().waiting_for) dispatch({Event::Kind::ports, 0, 0, text});
+  missing.insert(missing.end(), own.begin(), own.end());
+  return missing;
 }
 
 const std::string& Unit::state_json() {

@@ -18,6 +18,7 @@
 #include "supervisor/loop/event_loop.h"
 #include "supervisor/loop/listeners.h"
 #include "supervisor/loop/notify_socket.h"
+#include "supervisor/loop/sockets.h"
 #include "supervisor/loop/state.h"
 #include "supervisor/sandbox/sandbox.h"
 #include "supervisor/service/machine.h"
@@ -80,6 +81,7 @@ class Unit {
   void kill_all();
   void run_check();
   void look_for_ports();
+  [[nodiscard]] std::vector<Port> missing_ports();
   void tell(service::State before);
   // unit_launch.cpp: from the generation to the process
   void launch();
@@ -87,6 +89,9 @@ class Unit {
   [[nodiscard]] Result<void> prepare();
   [[nodiscard]] Result<void> make_runtime();
   [[nodiscard]] Result<void> make_log();
+  [[nodiscard]] Result<void> make_sockets();
+  void close_sockets();
+  [[nodiscard]] Sockets::Keep keep();
   [[nodiscard]] Result<void> make_cgroup();
   [[nodiscard]] Result<sandbox::Launched> start_process();
   void take_descriptors(Inherited inherited);
@@ -102,7 +107,8 @@ class Unit {
   void on_init_end();
   [[nodiscard]] std::string init_end() const;
   void close_process();
-  [[nodiscard]] std::string held(const char* what) const { return name_ + "/" + what; }
+  void find_network();
+  [[nodiscard]] std::string held(std::string_view what) const { return fmt::format("{}/{}", name_, what); }
   [[nodiscard]] std::string runtime_dir() const { return house_.instance.services() + "/" + name_; }
 
   House& house_;
@@ -124,7 +130,9 @@ class Unit {
   std::optional<log::Channel> channel_;
   UniqueFd notify_;
   Token notify_watch_ = 0;
-  unsigned strangers_ = 0;  ///< notify messages that were not ours
+  Sockets sockets_;
+  UniqueFd sockets_network_;  ///< the namespace that they are in, where it is the service's own
+  unsigned strangers_ = 0;    ///< notify messages that were not ours
 
   // of one life
   UniqueFd init_, main_, report_;

@@ -34,6 +34,10 @@ void Unit::watch_process() {
   kill_all();  // what cannot be watched must not run
 }
 
+void Unit::find_network() {
+  if (auto network = open_foreign_network(init_pid_)) network_ = std::move(*network);
+}
+
 void Unit::watch_notify() {
   if (notify_watch_ != 0) return;
   auto watched = house_.loop.watch(notify_.get(), EPOLLIN, [this](std::uint32_t) { on_notify(); });
@@ -78,7 +82,7 @@ bool Unit::next_report() {
     case sandbox::Report::Kind::running:
       main_ = std::move(report.daemon);
       if (main_) house_.hold(held("main"), main_.get());
-      if (auto network = open_foreign_network(init_pid_)) network_ = std::move(*network);
+      find_network();
       dispatch({Event::Kind::running, report.pid, 0, {}});
       break;
     case sandbox::Report::Kind::exited:

@@ -11,7 +11,9 @@
 
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
+#include "supervisor/loop/socket_open.h"
 #include "supervisor/loop/unit.h"
+#include "supervisor/sandbox/network.h"
 
 namespace jail::loop {
 namespace {
@@ -94,7 +96,8 @@ Result<void> Unit::prepare() {
   }
   machine_.set_policy(service::policy_of(spec_));
   JAIL_CHECK(make_runtime());
-  return make_log();
+  JAIL_CHECK(make_log());
+  return make_sockets();
 }
 
 Result<void> Unit::make_runtime() {
@@ -129,6 +132,39 @@ Result<void> Unit::make_log() {
   return {};
 }
 
+Sockets::Keep Unit::keep() {
+  return {[this](const std::string& what, int fd) { house_.hold(held(what), fd); },
+          [this](const std::string& what) { house_.release(held(what)); }};
+}
+
+/// In the service's network namespace where it has one of its own, which then lives as long as they do. A
+/// service without any network gets them from the host's: they are all that it has.
+Result<void> Unit::make_sockets() {
+  const bool own = spec_.network == LaunchSpec::Network::private_ && !spec_.sockets.empty();
+  if (own && !sockets_network_) {
+    JAIL_TRY(made, make_network_namespace());
+    sockets_network_ = std::move(made);
+    house_.hold(held("network"), sockets_network_.get());
+  }
+  UniqueFd named;  // looked up anew: sockets of one that was replaced meanwhile are opened again
+  if (spec_.network == LaunchSpec::Network::named && !spec_.sockets.empty()) {
+    JAIL_TRY(opened, sandbox::open_named_network(spec_.network_name));
+    named = std::move(opened);
+  }
+  JAIL_CHECK(sockets_.open(spec_.sockets, own ? sockets_network_.get() : named.get(), keep()));
+  if (own || !sockets_network_) return {};
+  house_.release(held("network"));
+  sockets_network_.reset();
+  return {};
+}
+
+void Unit::close_sockets() {
+  sockets_.close(keep());
+  if (!sockets_network_) return;
+  house_.release(held("network"));
+  sockets_network_.reset();
+}
+
 Result<void> Unit::make_cgroup() {
   JAIL_TRY(cgroup, house_.cgroups.renew(name_));
   cgroup_ = std::move(cgroup);
@@ -144,6 +180,8 @@ Result<sandbox::Launched> Unit::start_process() {
   if (spec_.ready.notify) inputs.notify_socket = runtime_dir() + "/notify";
   inputs.cgroup_fd = cgroup_.fd();
   inputs.init_fd = house_.init_program;
+  inputs.network_fd = sockets_network_.get();
+  inputs.sockets = sockets_.passed();
   return sandbox::launch(*prepared_, inputs);
 }
 
@@ -190,8 +228,9 @@ void Unit::adopt(const std::optional<ServiceState>& state, Inherited inherited) 
   state_json_.clear();
   if (init_) {
     if (auto cgroup = house_.cgroups.open(name_)) cgroup_ = std::move(*cgroup);
-    if (auto network = open_foreign_network(init_pid_)) network_ = std::move(*network);
+    find_network();
   }
+  if (machine_.at_rest()) close_sockets();  // it ended, and that is written down; only they were left
   dispatching_ = true;
   for (const auto& action : actions) perform(action);
   dispatching_ = false;
@@ -217,6 +256,8 @@ void Unit::take_descriptors(Inherited inherited) {
   take("main", main_);
   take("report", report_);
   take("notify", notify_);
+  take("network", sockets_network_);
+  for (auto& [what, fd] : inherited) (void)sockets_.inherit(what, fd);
   log::Channel channel;
   bool whole = true;
   for (const LogEnd& end : log_ends) {

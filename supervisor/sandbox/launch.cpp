@@ -54,9 +54,11 @@ void add_sockets(Additions& launch, const LaunchInputs& inputs) {
   launch.env.push_back(launch.listen_pid.data());
 }
 
-Result<void> check_inputs(const LaunchInputs& inputs) {
+Result<void> check_inputs(const LaunchSpec& spec, const LaunchInputs& inputs) {
   if (inputs.stdout_fd < 0 || inputs.stderr_fd < 0 || inputs.init_fd < 0)
     return fail(Exit::internal, "launch: stdout_fd, stderr_fd and init_fd must be given");
+  if (inputs.network_fd >= 0 && spec.network != LaunchSpec::Network::private_)
+    return fail(Exit::internal, "launch: a network namespace for a service without one of its own");
   if (inputs.sockets.size() > max_sockets)
     return fail(Exit::config, "{} sockets to pass, {} at most", inputs.sockets.size(), max_sockets);
   return {};
@@ -67,6 +69,7 @@ void add_inputs(Additions& launch, const Prepared::Impl& impl, const LaunchInput
   Plan& plan = launch.plan;
   plan.report_fd = report;
   plan.init_fd = inputs.init_fd;
+  plan.network_fd = inputs.network_fd;
   plan.stdout_fd = inputs.stdout_fd;
   plan.stderr_fd = inputs.stderr_fd;
   launch.mounts = impl.mounts;
@@ -91,7 +94,7 @@ long clone_init(const Prepared::Impl& impl, const LaunchInputs& inputs, int& pid
   clone_args args{};
   args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
   using Network = LaunchSpec::Network;
-  if (impl.spec.network == Network::none || impl.spec.network == Network::private_)
+  if (impl.spec.network == Network::none || (impl.spec.network == Network::private_ && inputs.network_fd < 0))
     args.flags |= CLONE_NEWNET;
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   args.exit_signal = SIGCHLD;
@@ -138,7 +141,7 @@ UniqueFd received_descriptor(msghdr& message) {
 
 Result<Launched> launch(const Prepared& prepared, const LaunchInputs& inputs) {
   const Prepared::Impl& impl = prepared.impl();
-  JAIL_CHECK(check_inputs(inputs));
+  JAIL_CHECK(check_inputs(impl.spec, inputs));
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()) < 0)
     return fail_errno(Exit::host, errno, "{}: no report channel", impl.spec.name);

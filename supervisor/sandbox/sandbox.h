@@ -63,6 +63,7 @@ struct LaunchInputs {
       notify_socket;   ///< host path of the one shown as /run/systemd/notify; empty: none, no NOTIFY_SOCKET
   int cgroup_fd = -1;  ///< directory of the service's cgroup (CLONE_INTO_CGROUP); -1: none
   int init_fd = -1;    ///< the jail-init program
+  int network_fd = -1;  ///< a network namespace that is there already, for network = private; -1: a new one
   std::vector<PassedSocket> sockets;
 };
 

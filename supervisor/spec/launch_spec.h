@@ -59,6 +59,17 @@ struct Port {
   bool operator==(const Port&) const = default;
 };
 
+/// A socket that jaild opens, keeps and passes to the daemon (sd_listen_fds(3)).
+struct Socket {
+  std::string name;              ///< LISTEN_FDNAMES; several may share one
+  std::string listen;            ///< see spec/socket_address.h
+  std::uint32_t backlog = 4096;  ///< connections that may wait to be accepted
+  std::uint32_t mode = 0600;     ///< of a unix socket's file; so are the next two
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  bool operator==(const Socket&) const = default;
+};
+
 /// What the daemon is, in the kernel's numbers. Applied exactly: nothing is added, nothing kept.
 struct Credentials {
   std::uint32_t uid = 0;
@@ -96,7 +107,7 @@ struct Reload {
 /// All that are set must be true before the service counts as ready.
 struct Ready {
   bool notify = false;  ///< READY=1 on the notify socket
-  bool listen = false;  ///< every port of `listen_ports` has a listening socket of this service
+  bool listen = false;  ///< every port of `listen_ports` and `sockets` has a listening socket of this service
   bool check = false;   ///< the check succeeded once
   milliseconds timeout{30000};
   bool operator==(const Ready&) const = default;
@@ -155,6 +166,7 @@ struct LaunchSpec {
   bool memory_deny_write_execute = true;  ///< PR_SET_MDWE, where the kernel has it (6.3)
   std::vector<std::string> require;       ///< what must be enforceable beyond the floor, else nothing runs
 
+  std::vector<Socket> sockets;    ///< in the order of their descriptors, from 3
   Ready ready;
   std::vector<Port> listen_ports;
   std::optional<Check> check;

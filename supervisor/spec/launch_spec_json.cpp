@@ -10,6 +10,7 @@
 
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/launch_spec.h"
+#include "supervisor/spec/socket_address.h"
 
 namespace jail {
 namespace {
@@ -83,6 +84,11 @@ void describe(V& v, Port& p) {
   v("protocol", p.protocol), v("number", p.number);
 }
 template <class V>
+void describe(V& v, Socket& s) {
+  v("name", s.name), v("listen", s.listen), v("backlog", s.backlog), v("mode", s.mode), v("uid", s.uid),
+      v("gid", s.gid);
+}
+template <class V>
 void describe(V& v, Credentials& c) {
   Capabilities capabilities{c.capabilities};
   v("uid", c.uid), v("gid", c.gid), v("groups", c.groups), v("capabilities", capabilities),
@@ -127,7 +133,7 @@ void describe(V& v, LaunchSpec& s) {
   v("credentials", s.credentials), v("mounts", s.mounts), v("devices", s.devices), v("rlimits", s.rlimits);
   v("limits", s.limits), v("oom_score_adjust", s.oom_score_adjust), v("nice", s.nice);
   v("memory_deny_write_execute", s.memory_deny_write_execute), v("require", s.require);
-  v("ready", s.ready), v("listen_ports", s.listen_ports), v("check", s.check);
+  v("sockets", s.sockets), v("ready", s.ready), v("listen_ports", s.listen_ports), v("check", s.check);
   v("restart", s.restart), v("stop", s.stop), v("reload", s.reload);
 }
 
@@ -321,6 +327,9 @@ Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view
   if ((spec.network == LaunchSpec::Network::named) != valid_network_name(spec.network_name) ||
       (spec.network != LaunchSpec::Network::named && !spec.network_name.empty()))
     return broken("'network_name' does not fit 'network'");
+  for (const Socket& socket : spec.sockets)
+    if (const auto address = parse_socket_address(socket.listen); !address)
+      return broken("'sockets': " + address.error().message);
   return spec;
 }
 

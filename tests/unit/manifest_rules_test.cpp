@@ -15,7 +15,23 @@ TEST_CASE("rules between values") {
       {"ready = \"check\"\n", "d.toml:8:9: service.ready: \"check\" needs a [check] command"},
       {"ready = \"check\"\n[check]\ncommand = [\"true\"]\n", ""},
       {"ready = \"listen\"\n",
-       "d.toml:8:9: service.ready: \"listen\" needs [sandbox] ports.listen: what should it wait for?"},
+       "d.toml:8:9: service.ready: \"listen\" needs [sandbox] ports.listen or a [[socket]]: what should it "
+       "wait "
+       "for?"},
+      {"ready = \"listen\"\n[[socket]]\nname = \"s\"\nlisten = \"tcp:993\"\n", ""},
+      {"[[socket]]\nname = \"s\"\nlisten = [\"tcp:0.0.0.0:1\", \"tcp:[::]:1\"]\n", ""},
+      {"[[socket]]\nname = \"s\"\nlisten = \"tcp:1\"\n[[socket]]\nname = \"t\"\nlisten = \"tcp:[::1]:1\"\n",
+       "d.toml:13:10: socket.t.listen: 'tcp:[::1]:1' and 'tcp:1' of 's' cannot both be bound"},
+      {"[[socket]]\nname = \"s\"\nlisten = []\n",
+       "d.toml:10:10: socket.s.listen: an empty list listens nowhere"},
+      {"[[socket]]\nname = \"a:b\"\nlisten = \"tcp:1\"\n",
+       "d.toml:9:8: socket.a:b.name: 'a:b' is not a socket's name (letters, digits, '-', '_', '.'; 64 bytes "
+       "at "
+       "most)"},
+      {"[[socket]]\nname = \"s\"\nlisten = \"tcp:1\"\nmode = \"0666\"\n",
+       "d.toml:11:8: socket.s.mode: is for unix sockets: whoever reaches an address may connect to it"},
+      {"[[socket]]\nname = \"s\"\nlisten = \"unix:/run/s\"\nmode = \"0666\"\nowner = \"mail\"\n", ""},
+      {"[[socket]]\nname = \"s\"\n", "d.toml:8:1: [[socket]] lacks the key 'listen', which has no default"},
       {"ready = \"listen\"\n[sandbox]\nports.listen = [\"udp:53\"]\n", ""},
       {"[[volume]]\nname = \"v\"\npath = \"/v\"\nowner = \"uu\"\n",
        "d.toml:11:9: volume.v.owner: the user 'uu' is not in the tree; add it to [tree] users"},

@@ -91,6 +91,24 @@ TEST_CASE("a network is a word, or the name of a namespace") {
   }
 }
 
+TEST_CASE("sockets are laid out one by one, their owners as numbers") {
+  auto m = named();
+  m.sandbox.listen.clear();
+  m.sockets.push_back({"dns", {"udp:53", "tcp:[2001:DB8::1]:53"}, 16, "root", "", 0600});
+  m.sockets.push_back({"local", {"unix:/run/x/dns"}, 4096, "bind", "adm", 0660});
+  const auto spec = make_launch_spec(instance(), m, accounts());
+  INFO((spec ? std::string() : spec.error().message));
+  REQUIRE(spec);
+  CHECK(spec->ready.listen);
+  CHECK(spec->sockets == std::vector<Socket>{{"dns", "udp:53", 16, 0600, 0, 0},
+                                             {"dns", "tcp:[2001:db8::1]:53", 16, 0600, 0, 0},
+                                             {"local", "unix:/run/x/dns", 4096, 0660, 103, 4}});
+  m.sockets[1].owner = "bnid";
+  const auto unknown = make_launch_spec(instance(), m, accounts());
+  REQUIRE_FALSE(unknown);
+  CHECK(unknown.error().message.find("no such user: 'bnid'") != std::string::npos);
+}
+
 TEST_CASE("what would be mounted over the jail's own is refused") {
   for (const char* target : {"/", "/dev", "/dev/x", "/proc/sys", "/sys", "/run", "/tmp",
                              "/run/systemd/notify", "relative", "/a/../b", "/a//b", "/var/cache/bind"}) {

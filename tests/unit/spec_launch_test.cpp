@@ -16,6 +16,7 @@ LaunchSpec example() {
   spec.mounts.push_back({Mount::Kind::tmpfs, "", "/tmp", true, false, 1U << 20U, 01777, 0, 0, false});
   spec.mounts.push_back({Mount::Kind::bind, "/etc/bind", "/etc/bind", false, false, 0, 0, 0, 0, true});
   spec.listen_ports = {{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}};
+  spec.sockets = {{"dns", "udp:[::1]:53", 128, 0600, 0, 0}, {"dns", "unix:/run/x/dns", 1, 0660, 7, 8}};
   spec.check = Check{{"dig", "@127.0.0.1"}, "127.0.0.1", milliseconds(2000), milliseconds(0)};
   spec.reload = {Reload::How::signal, 1};
   spec.rlimits = {{"nofile", 1024, 4096}, {"core", 0, 1, true}};
@@ -91,6 +92,10 @@ TEST_CASE("a launch spec that is not ours is refused with the key's path") {
              Catch::Matchers::Contains("'stop.signal'"));
   CHECK_THAT(edited([](auto& j) { j["stop"]["timeout_ms"] = -1; }),
              Catch::Matchers::Contains("'stop.timeout_ms'"));
+  CHECK_THAT(edited([](auto& j) { j["sockets"][1]["listen"] = "unix:run/x"; }),
+             Catch::Matchers::Contains("'sockets': 'unix:run/x' has no absolute path"));
+  CHECK_THAT(edited([](auto& j) { j["sockets"][0].erase("backlog"); }),
+             Catch::Matchers::Contains("'sockets[0].backlog' is missing"));
   CHECK_THAT(edited([](auto& j) { j["argv"] = nlohmann::json::array(); }),
              Catch::Matchers::Contains("absolute"));
   CHECK_THAT(edited([](auto& j) { j["cwd"] = std::string("/\0x", 3); }), Catch::Matchers::Contains("NUL"));

@@ -230,7 +230,7 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const std::string* 
     if (found.kind == RootTree::Kind::regular) loader = &found;
   }
   JAIL_TRY(search, search_for(elf.header.abi, interpreter));
-  Session session(store, *search, detail.tried);
+  Session session(*search, detail.tried);
   // The kernel tells a program its own path with all links resolved (/proc/self/exe); a library's stays as
   // found.
   Node& first = session.start(path, elf.interpreter ? program.where->located.real : path, *program.file,

@@ -39,7 +39,7 @@ struct Missing {
 /// Loads objects as ld.so does, breadth first. Use one per program: start(), then load_needs().
 class Session {
  public:
-  Session(FileStore& store, Search& search, bool trace) : store_(store), search_(search), trace_(trace) {}
+  Session(Search& search, bool trace) : search_(search), trace_(trace) {}
 
   /// The program (or library) itself; `origin_path` is the path whose directory is its $ORIGIN.
   Node& start(const std::string& path, const std::string& origin_path, ParsedFile& file,
@@ -79,7 +79,6 @@ class Session {
   void place_filtee(Node& filtee, Order::iterator& owner, Order& order);
   void note(std::string text);
 
-  FileStore& store_;
   Search& search_;
   bool trace_;
   std::deque<Node> nodes_;

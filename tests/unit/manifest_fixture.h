@@ -57,7 +57,7 @@ class Manifests {
 
 /// The project's own directory.
 inline std::string source_dir() {
-  return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().string();
+  return JAIL_SOURCE_DIR;
 }
 
 }  // namespace jail::test

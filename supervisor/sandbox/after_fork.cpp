@@ -572,8 +572,7 @@ Daemon start_daemon(Steps& steps, const Plan& plan, Start& start) noexcept {
   start = {&plan, status[1], gate[0]};
   Daemon daemon{-1, status[0], gate[1]};
   char* stack_top = static_cast<char*>(plan.daemon_stack) + daemon_stack_size;
-  // The C library's own clone is plain assembly; no other task shares this memory yet, so errno is safe to
-  // read.
+  // The C library's own clone is plain assembly, and sets errno only where there is no new task to share it.
   if (::clone(run_daemon, stack_top, CLONE_VM | CLONE_PIDFD | SIGCHLD, &start, &daemon.pidfd) < 0)
     steps.fail("clone the daemon", errno);
   steps.dooms(daemon.pidfd);

@@ -2,9 +2,11 @@
 // daemon.
 //
 // Everything here runs in a child that may share its memory with another task: no allocation, no locks, no
-// errno, no exceptions; system calls through raw.h only. tests/integration/sandbox_symbols_test.cpp holds
-// this module's object to a short list of undefined symbols. All that the steps need is laid out beforehand
-// in a Plan by prepare.cpp and launch.cpp.
+// exceptions; system calls through raw.h, which knows no errno. The one exception is the C library's clone(),
+// which starts the daemon-to-be on a stack of its own: errno is read only where it made no task, and so while
+// nobody shares the memory. tests/integration/sandbox_symbols_test.cpp holds this module's object to a short
+// list of undefined symbols. All that the steps need is laid out beforehand in a Plan by prepare.cpp and
+// launch.cpp.
 #pragma once
 
 #include <linux/filter.h>

@@ -25,15 +25,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
+
+#include "probe_calls.h"
 
 namespace {
 
+using namespace jail::test;
 using Argument = const std::string&;
-
-/// "ok" or the name of the errno.
-const char* outcome(long result) {
-  return result >= 0 ? "ok" : strerrorname_np(errno);
-}
 
 void print_file(const char* verb, const char* path) {
   std::FILE* file = std::fopen(path, "re");
@@ -108,20 +107,6 @@ void node(Argument path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
   std::printf("node open %s\n", outcome(fd));
 }
-/// The classic ways out of a chroot, with CAP_SYS_CHROOT in hand; MARK exists on the host only.
-void escape(Argument mark) {
-  const int root = ::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool inside = ::chroot("/tmp") == 0;
-  std::printf("escape chroot %s\n", inside ? "ok" : strerrorname_np(errno));
-  if (inside) {
-    if (::fchdir(root) < 0) return;
-    for (int i = 0; i < 64; ++i)
-      if (::chdir("..") < 0) return;
-    if (::chroot(".") < 0) return;
-  }
-  std::printf("escape mark %s\n", outcome(::access(mark.c_str(), F_OK)));
-  if (root >= 0) ::close(root);
-}
 void attack_init(Argument) {
   std::printf("init ptrace %s\n", outcome(::ptrace(PTRACE_ATTACH, 1, nullptr, nullptr)));
   std::printf("init kill %s\n", outcome(::kill(1, SIGTERM)));
@@ -183,14 +168,26 @@ void datagram(Argument path) {
   std::printf("datagram %s %s\n", path.c_str(), outcome(sent));
   ::close(fd);
 }
-/// Puts a byte into the queue of a terminal that is not ours.
-void terminal(Argument path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC);
-  const char byte = 'x';
-  std::printf("terminal %s\n", outcome(fd < 0 ? -1 : ::ioctl(fd, TIOCSTI, &byte)));
+/// A root that drops its rights by itself.
+void become(Argument id) {
+  const auto number = static_cast<uid_t>(std::atoi(id.c_str()));
+  std::printf("become groups %s\n", outcome(::setgroups(0, nullptr)));
+  std::printf("become gid %s\n", outcome(::setresgid(number, number, number)));
+  std::printf("become uid %s\n", outcome(::setresuid(number, number, number)));
 }
-void new_user(Argument) {
-  std::printf("new-user %s\n", outcome(::unshare(CLONE_NEWUSER)));
+void link_of(Argument path) {
+  char target[PATH_MAX] = {};
+  const long length = ::readlink(path.c_str(), target, sizeof target - 1);
+  std::printf("link %s %s\n", path.c_str(), length < 0 ? outcome(length) : target);
+}
+void namespaces(Argument) {
+  for (const char* name : {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"})
+    link_of(std::string("/proc/self/ns/") + name);
+}
+void thread(Argument) {
+  bool ran = false;
+  std::thread([&ran] { ran = true; }).join();
+  std::printf("thread %s\n", ran ? "ok" : "lost");
 }
 void leave(Argument number) {
   std::fflush(stdout);
@@ -233,7 +230,16 @@ constexpr Verb verbs[] = {
     {"chmod", change_mode},
     {"stdin-mode", stdin_mode},
     {"node", node},
-    {"escape", escape},
+    {"escape", escape_by_descriptor},
+    {"escape-move", escape_by_move},
+    {"call", make_calls},
+    {"x32", call_x32},
+    {"32-bit", call_32_bit},
+    {"push", push},
+    {"become", become},
+    {"link", link_of},
+    {"namespaces", namespaces},
+    {"thread", thread},
     {"init", attack_init},
     {"keyring", keyring},
     {"session", session},
@@ -246,8 +252,6 @@ constexpr Verb verbs[] = {
     {"memory", memory},
     {"abstract", abstract},
     {"datagram", datagram},
-    {"terminal", terminal},
-    {"new-user", new_user},
     {"exit", leave},
     {"die", die},
     {"orphan", orphan},

@@ -9,9 +9,13 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include "catch.h"
+#include "jailer/manifest/reader.h"
+#include "jailer/policy/compiler.h"
 
 namespace jail::test {
 
@@ -95,6 +99,30 @@ Result<sandbox::Prepared> House::prepare() const {
 
 bool Outcome::says(const std::string& line) const {
   return ("\n" + output).find("\n" + line + "\n") != std::string::npos;
+}
+
+std::vector<std::string> Outcome::lines(const std::string& start) const {
+  std::vector<std::string> found;
+  std::istringstream text(output);
+  for (std::string line; std::getline(text, line);)
+    if (line.starts_with(start)) found.push_back(line.substr(start.size()));
+  return found;
+}
+
+std::vector<sock_filter> daemon_filter() {
+  Instance instance;
+  instance.manifest_dirs = {JAIL_MANIFESTS};
+  policy::Policy policy;
+  for (const char* name : {"@default", "@network-server", "@file-write"}) {
+    const auto group = manifest::load_syscall_group(instance, name);
+    REQUIRE(group);
+    policy.calls.insert(group->begin(), group->end());
+  }
+  const auto bytes = policy::compile(policy);
+  REQUIRE(bytes);
+  std::vector<sock_filter> program(bytes->size() / sizeof(sock_filter));
+  std::memcpy(program.data(), bytes->data(), bytes->size());
+  return program;
 }
 
 Result<Running> start(const sandbox::Prepared& prepared, sandbox::LaunchInputs inputs) {

@@ -32,6 +32,9 @@ struct House {
   [[nodiscard]] Result<sandbox::Prepared> prepare() const;
 };
 
+/// The filter that a network server of ours gets: the groups that named's manifest asks for.
+std::vector<sock_filter> daemon_filter();
+
 /// A running launch with stdout and stderr on one pipe.
 struct Running {
   sandbox::Launched launched;
@@ -50,6 +53,8 @@ struct Outcome {
   std::string output;
 
   [[nodiscard]] bool says(const std::string& line) const;  ///< one of the lines of the output
+  /// What follows `start` in each line that begins with it.
+  [[nodiscard]] std::vector<std::string> lines(const std::string& start) const;
 };
 
 Result<Running> start(const sandbox::Prepared& prepared, sandbox::LaunchInputs inputs = {});

@@ -13,7 +13,8 @@ namespace {
 const std::set<std::string> allowed = {
     "clone",             // plain assembly: it runs its function on the new stack and touches nothing else
     "__errno_location",  // read once, after a clone that made no task
-    "memcpy", "memset",  // what compilers make of copies and initialisers
+    "memcpy",
+    "memset",            // what compilers make of copies and initialisers
     "__stack_chk_fail",  // -fstack-protector
 };
 

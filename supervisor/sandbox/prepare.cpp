@@ -101,8 +101,11 @@ const FsOption* dev_options(Texts& texts) {
   return texts.keep(std::vector<FsOption>{{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "256"}});
 }
 
+/// The gid is of those who see in spite of hidepid: root's by default, so that a daemon of that group would
+/// see the init. It must be a number that is nobody's, and yet one that the kernel takes.
 const FsOption* proc_options(Texts& texts) {
-  return texts.keep(std::vector<FsOption>{{"hidepid", "invisible"}, {"subset", "pid"}});
+  return texts.keep(
+      std::vector<FsOption>{{"hidepid", "invisible"}, {"gid", "4294967294"}, {"subset", "pid"}});
 }
 
 Result<void> lay_out_mounts(Prepared::Impl& impl) {

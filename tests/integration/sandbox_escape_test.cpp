@@ -187,7 +187,7 @@ TEST_CASE("the ways out of a chroot lead nowhere", "[sandbox][escape]") {
   Credentials& who = house.spec.credentials;
   who.capabilities = bit(CAP_SYS_CHROOT);
   if (GENERATE(true, false)) {
-    who.uid = 0;
+    who.uid = who.gid = 0;
     who.capabilities |= bit(CAP_DAC_OVERRIDE);
   }
   const Outcome outcome = live(house);
@@ -230,7 +230,7 @@ TEST_CASE("the init cannot be reached by its daemon", "[sandbox][escape]") {
   Credentials& who = house.spec.credentials;
   SECTION("a user") {}
   SECTION("root") {
-    who.uid = 0;
+    who.uid = who.gid = 0;
   }
   const Outcome outcome = live(house);
   INFO(outcome.output);

@@ -108,8 +108,8 @@ void new_session(const Steps& steps) noexcept {
   steps.must("setsid", raw(SYS_setsid));
 }
 
-void set_umask(unsigned mask) noexcept {
-  raw(SYS_umask, mask);
+void set_umask(const Steps& steps, unsigned mask) noexcept {
+  steps.must("umask", raw(SYS_umask, mask));
 }
 
 /// The daemon inherits it. Written through the host's /proc, for the jail may have none.
@@ -544,7 +544,7 @@ int run_daemon(void* argument) noexcept {
   new_session(steps);
   const int gate = arrange_daemon_descriptors(steps, start);
   set_limits(steps, plan);
-  set_umask(plan.umask);
+  set_umask(steps, plan.umask);
   enter_working_directory(steps, plan);
   restrict_scope(steps, plan);
   become(steps, plan.daemon);
@@ -600,7 +600,7 @@ void run_init(const Plan& plan) noexcept {
   hide_memory(steps);
   new_session(steps);
   reset_signals(steps);
-  set_umask(022);
+  set_umask(steps, 022);
   set_oom_score(steps, plan);
   enter_network(steps, plan);
 

@@ -55,8 +55,6 @@ class Steps {
   }
 
   [[noreturn]] void fail(const char* step, long error) const noexcept {
-    // First the task that must not run: its gate opens when our descriptors close.
-    if (doomed_ >= 0) raw(SYS_pidfd_send_signal, doomed_, SIGKILL, nullptr, 0);
     Record record;
     record.error = static_cast<std::int32_t>(error);
     for (std::size_t i = 0; i + 1 < sizeof record.step && step[i] != '\0'; ++i) record.step[i] = step[i];
@@ -65,11 +63,9 @@ class Steps {
   }
 
   void move_channel(int channel) noexcept { channel_ = channel; }
-  void dooms(int pidfd) noexcept { doomed_ = pidfd; }
 
  private:
   int channel_;
-  int doomed_ = -1;
 };
 
 void close_fd(long fd) noexcept {
@@ -346,10 +342,8 @@ void join_new_keyring(const Steps& steps) noexcept {
 // ------------------------------------------------------------------------------------------------
 
 /// Makes wanted[i] descriptor i for all i < count, those from `first_private` on close-on-exec, and closes
-/// all others; a negative one stays closed. `steps` is told where its own (at `channel`, and what it dooms at
-/// `doomed`) went.
-void keep_only(Steps& steps, const int* wanted, int count, int first_private, int channel,
-               int doomed) noexcept {
+/// all others; a negative one stays closed. `steps` is told where its own, at `channel`, went.
+void keep_only(Steps& steps, const int* wanted, int count, int first_private, int channel) noexcept {
   const char* step = "arrange descriptors";
   int away[max_sockets + 8];
   for (int i = 0; i < count; ++i)
@@ -357,7 +351,6 @@ void keep_only(Steps& steps, const int* wanted, int count, int first_private, in
                   ? -1
                   : static_cast<int>(steps.must(step, raw(SYS_fcntl, wanted[i], F_DUPFD_CLOEXEC, count)));
   steps.move_channel(away[channel]);
-  if (doomed >= 0) steps.dooms(away[doomed]);
   for (int i = 0; i < count; ++i) {
     if (away[i] < 0)
       close_fd(i);
@@ -365,7 +358,6 @@ void keep_only(Steps& steps, const int* wanted, int count, int first_private, in
       steps.must(step, raw(SYS_dup3, away[i], i, i >= first_private ? O_CLOEXEC : 0));
   }
   steps.move_channel(channel);
-  if (doomed >= 0) steps.dooms(doomed);
   steps.must("close_range", raw(SYS_close_range, count, ~0U, 0));
 }
 
@@ -464,7 +456,7 @@ void forbid_new_privileges(const Steps& steps) noexcept {
 struct Start {
   const Plan* plan = nullptr;
   int status = -1;  ///< write end: its failed step; closed by a good exec
-  int gate = -1;    ///< read end: its end says that the init is in place
+  int gate = -1;    ///< read end: a byte says that the init is in place
 };
 
 /// stdin, stdout, stderr, the passed sockets from 3; then the two pipes. Returns the new number of the gate.
@@ -477,7 +469,7 @@ int arrange_daemon_descriptors(Steps& steps, const Start& start) noexcept {
   const int gate = count++;
   wanted[status] = start.status;
   wanted[gate] = start.gate;
-  keep_only(steps, wanted, count, status, status, -1);
+  keep_only(steps, wanted, count, status, status);
   return gate;
 }
 
@@ -521,11 +513,12 @@ void write_listen_pid(char* digits) noexcept {
   *digits = '\0';
 }
 
-/// Nothing runs before the init is in place and confined: jail-init closes the other end.
+/// Nothing runs before the init is in place and confined: jail-init sends a byte. The end of the pipe alone
+/// is that of an init which has been killed.
 void wait_for_init(const Steps& steps, int gate) noexcept {
   char nothing = 0;
   const long result = steps.must("wait for the init", raw(SYS_read, gate, &nothing, 1));
-  steps.verify("wait for the init", result == 0);
+  steps.verify("wait for the init", result == 1);
   close_fd(gate);
 }
 
@@ -564,7 +557,7 @@ struct Daemon {
   int gate = -1;    ///< write end
 };
 
-Daemon start_daemon(Steps& steps, const Plan& plan, Start& start) noexcept {
+Daemon start_daemon(const Steps& steps, const Plan& plan, Start& start) noexcept {
   int status[2];
   int gate[2];
   steps.must("pipe", raw(SYS_pipe2, status, O_CLOEXEC));
@@ -575,7 +568,6 @@ Daemon start_daemon(Steps& steps, const Plan& plan, Start& start) noexcept {
   // The C library's own clone is plain assembly, and sets errno only where there is no new task to share it.
   if (::clone(run_daemon, stack_top, CLONE_VM | CLONE_PIDFD | SIGCHLD, &start, &daemon.pidfd) < 0)
     steps.fail("clone the daemon", errno);
-  steps.dooms(daemon.pidfd);
   return daemon;
 }
 
@@ -583,7 +575,7 @@ Daemon start_daemon(Steps& steps, const Plan& plan, Start& start) noexcept {
 void exec_init(Steps& steps, const Plan& plan, const Daemon& daemon) noexcept {
   constexpr int program = 7;
   const int wanted[] = {-1, -1, -1, plan.report_fd, daemon.status, daemon.pidfd, daemon.gate, plan.init_fd};
-  keep_only(steps, wanted, 8, program, init_report_fd, init_daemon_fd);
+  keep_only(steps, wanted, 8, program, init_report_fd);
   const char* const argv[] = {"jail-init", nullptr};
   const char* const envp[] = {nullptr};
   steps.must("exec jail-init", raw(SYS_execveat, program, "", argv, envp, AT_EMPTY_PATH));

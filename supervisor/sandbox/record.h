@@ -23,7 +23,7 @@ enum InitFd : int {
   init_status_fd =
       4,  ///< read end: a `failed` record of the daemon-to-be, or nothing when its exec has succeeded
   init_daemon_fd = 5,  ///< pidfd of the daemon
-  init_gate_fd = 6,    ///< write end: the daemon-to-be calls exec when it closes
+  init_gate_fd = 6,    ///< write end: the daemon-to-be calls exec when a byte comes
 };
 
 }  // namespace jail::sandbox

@@ -1,4 +1,5 @@
-// launcher GENERATION INIT: launches a generation once its stdin ends, and waits for the end of the jail.
+// launcher GENERATION INIT: launches a generation once its stdin ends, and waits for the end of the jail. Its
+// exit status is the errno of the step that failed, 0 if none did.
 // Between the two it makes as few system calls as it can: whoever traces it wants those of the set-up.
 #include <fcntl.h>
 #include <poll.h>
@@ -30,7 +31,10 @@ int main(int argc, char** argv) {
   pollfd end{0, POLLIN, 0};
   ::poll(&end, 1, -1);
   const auto launched = sandbox::launch(*prepared, inputs);
-  if (!launched) return 1;
+  if (!launched) return 71;
   siginfo_t info{};
-  return ::waitid(P_PIDFD, static_cast<id_t>(launched->init.get()), &info, WEXITED) == 0 ? 0 : 1;
+  if (::waitid(P_PIDFD, static_cast<id_t>(launched->init.get()), &info, WEXITED) < 0) return 70;
+  const auto report = sandbox::read_report(launched->report.get());
+  if (!report || !report->has_value()) return 70;
+  return (*report)->kind == sandbox::Report::Kind::failed ? (*report)->error : 0;
 }

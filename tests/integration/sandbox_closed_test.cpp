@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <fstream>
 #include <map>
@@ -120,8 +121,8 @@ class Reader {
       case Task::init: {
         if (!init_executed_) return true;
         if (gate_open_) return false;
-        gate_open_ = name == "close_range";
-        return name == "prctl" || name == "seccomp" || name == "close_range";
+        gate_open_ = name == "write";
+        return name == "prctl" || name == "seccomp" || name == "write";
       }
       case Task::daemon:
         return !daemon_executed_;
@@ -199,6 +200,17 @@ std::vector<Position> sample(const std::vector<Step>& steps) {
 
 }  // namespace
 
+TEST_CASE("a daemon-to-be that fails before its init is there is heard, too", "[sandbox][closed]") {
+  House house;
+  house.ask({"touch:/data/ran"});
+  house.spec.cwd = "/nowhere";
+  REQUIRE(house.prepare());
+  const Traced traced = run_traced(house, {"-e", "inject=execveat:delay_enter=100000"});
+  CHECK_FALSE(traced.ran);
+  REQUIRE(WIFEXITED(traced.status));
+  CHECK(WEXITSTATUS(traced.status) == ENOENT);
+}
+
 TEST_CASE("a call of set-up that fails means that the daemon has not run", "[sandbox][closed]") {
   House house;
   house.spec.network = LaunchSpec::Network::private_;
@@ -226,6 +238,7 @@ TEST_CASE("a call of set-up that fails means that the daemon has not run", "[san
       }
     INFO("wanted " << describe(position) << "; failed: " << hit);
     CHECK_FALSE(traced.ran);
+    CHECK(traced.status != 0);
     // The daemon's read at the gate cannot be singled out: jail-init makes one, too, and may be first.
     if (position.name != "read") CHECK_FALSE(hit.empty());
   }

@@ -133,7 +133,7 @@ Result<Running> start(const sandbox::Prepared& prepared, sandbox::LaunchInputs i
   Running running;
   running.output.reset(ends[0]);
   const UniqueFd write_end(ends[1]);
-  inputs.init_fd = init.get();
+  if (inputs.init_fd < 0) inputs.init_fd = init.get();
   inputs.stdout_fd = inputs.stderr_fd = write_end.get();
   JAIL_TRY(launched, sandbox::launch(prepared, inputs));
   running.launched = std::move(launched);

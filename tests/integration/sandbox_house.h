@@ -57,6 +57,7 @@ struct Outcome {
   [[nodiscard]] std::vector<std::string> lines(const std::string& start) const;
 };
 
+/// With jail-init, unless `inputs` say another.
 Result<Running> start(const sandbox::Prepared& prepared, sandbox::LaunchInputs inputs = {});
 
 /// The next report, waited for up to ten seconds.

@@ -212,6 +212,18 @@ TEST_CASE("a launcher killed at any moment of a set-up leaves no half-made jail"
   CHECK(unfinished >= 5);
 }
 
+TEST_CASE("the end of the init is no word of it: the daemon-to-be does not run", "[sandbox]") {
+  House house;
+  house.ask({"touch:/data/ran", "host"});
+  const UniqueFd stand_in(::open(program("probe").c_str(), O_PATH | O_CLOEXEC));
+  REQUIRE(stand_in.valid());
+  sandbox::LaunchInputs inputs;
+  inputs.init_fd = stand_in.get();
+  const Outcome outcome = live(house, inputs);
+  CHECK(outcome.output.empty());
+  CHECK_FALSE(fs::exists(house.top / "volume/ran"));
+}
+
 TEST_CASE("sockets are passed from 3, and the environment tells of them", "[sandbox]") {
   House house;
   house.ask({"fds", "environment", "listen-pid"});

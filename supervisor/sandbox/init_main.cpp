@@ -41,7 +41,7 @@ void tell(const Record& record) {
 /// The daemon's pid in our namespace: we cloned it first.
 constexpr long daemon_pid = 2;
 
-void tell_running() {
+long tell_running() {
   Record record;
   record.kind = Record::running;
   iovec bytes{&record, sizeof record};
@@ -57,7 +57,7 @@ void tell_running() {
   header->cmsg_len = CMSG_LEN(sizeof(int));
   const int fd = init_daemon_fd;
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  raw(SYS_sendmsg, init_report_fd, &message, MSG_NOSIGNAL);
+  return raw(SYS_sendmsg, init_report_fd, &message, MSG_NOSIGNAL);
 }
 
 /// The few calls that remain: wait, tell, leave.
@@ -125,8 +125,10 @@ int main() {
     if (length == sizeof failure) tell(failure);
     leave(1);
   }
-  tell_running();
-  raw(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);  // set-up is complete: the daemon serves on without jaild
+  // Set-up is complete: the daemon serves on without jaild, from before it is told that it serves. A daemon
+  // that nobody can be told of any more would be nobody's.
+  raw(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
+  if (tell_running() < 0) leave(1);
   raw(SYS_close_range, init_status_fd, ~0U, 0);  // the gate, too
   reap();
 }

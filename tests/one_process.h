@@ -1,4 +1,5 @@
-// Signals in tests go to one process: kill(2) with 0 or -1, which an unset pid easily is, means a group or all.
+// Signals in tests go to one process: kill(2) with 0 or -1, which an unset pid easily is, means a group or
+// all.
 #pragma once
 
 #include <signal.h>

@@ -1,4 +1,5 @@
-// What every verb of `jail` gets, and how it answers: results on stdout, talk on stderr, the exit status from the Error.
+// What every verb of `jail` gets, and how it answers: results on stdout, talk on stderr, the exit status from
+// the Error.
 #pragma once
 
 #include <CLI/App.hpp>
@@ -29,12 +30,12 @@ struct Context {
 /// Prints "jail: MESSAGE" and the hint on stderr; returns the exit status to end with.
 int report(const Error& error);
 
-/// The name of the jail that a command line means by `name_or_path`: itself, or the stem of a manifest's path (one
-/// that holds a '/' or ends in .toml). Exit::usage for what cannot be a name.
+/// The name of the jail that a command line means by `name_or_path`: itself, or the stem of a manifest's path
+/// (one that holds a '/' or ends in .toml). Exit::usage for what cannot be a name.
 [[nodiscard]] Result<std::string> jail_name(const std::string& name_or_path);
 
-/// Declares a verb: `add_verb(app, context, "verify", "Compare a jail with its lock")`. The caller adds options and sets
-/// `context.run` in the callback.
+/// Declares a verb: `add_verb(app, context, "verify", "Compare a jail with its lock")`. The caller adds
+/// options and sets `context.run` in the callback.
 CLI::App* add_verb(CLI::App& app, Context& context, const std::string& name, const std::string& description);
 
 }  // namespace jail::cli

@@ -19,14 +19,14 @@ enum class Exit : int {
   ok = 0,
   answer_no = 1,
   usage = 64,
-  manifest = 65,       ///< the manifest (or another input file) has errors: EX_DATAERR
-  no_input = 66,       ///< no such manifest, jail, file
-  unavailable = 69,    ///< the supervisor cannot be reached
-  internal = 70,       ///< a defect of ours
-  host = 71,           ///< the host lacks something: EX_OSERR
+  manifest = 65,     ///< the manifest (or another input file) has errors: EX_DATAERR
+  no_input = 66,     ///< no such manifest, jail, file
+  unavailable = 69,  ///< the supervisor cannot be reached
+  internal = 70,     ///< a defect of ours
+  host = 71,         ///< the host lacks something: EX_OSERR
   cannot_create = 73,
   io = 74,
-  busy = 75,           ///< try again later: EX_TEMPFAIL
+  busy = 75,  ///< try again later: EX_TEMPFAIL
   permission = 77,
   config = 78,
 };
@@ -48,8 +48,8 @@ template <class... Args>
 
 /// As fail(), with ": " and the words of `error_number` (an errno) behind the message.
 template <class... Args>
-[[nodiscard]] tl::unexpected<Error> fail_errno(Exit exit, int error_number, fmt::format_string<Args...> format,
-                                               Args&&... args) {
+[[nodiscard]] tl::unexpected<Error> fail_errno(Exit exit, int error_number,
+                                               fmt::format_string<Args...> format, Args&&... args) {
   return tl::unexpected(Error{
       exit, fmt::format(format, std::forward<Args>(args)...) + ": " + ::strerrordesc_np(error_number), {}});
 }
@@ -63,14 +63,14 @@ template <class... Args>
 }  // namespace jail
 
 /// JAIL_TRY(value, expression): `value` is a reference to what the Result holds; an error is returned.
-#define JAIL_TRY(name, ...)                                                          \
-  auto name##_result = (__VA_ARGS__);                                                \
-  if (!name##_result) return tl::unexpected(std::move(name##_result).error());       \
+#define JAIL_TRY(name, ...)                                                    \
+  auto name##_result = (__VA_ARGS__);                                          \
+  if (!name##_result) return tl::unexpected(std::move(name##_result).error()); \
   auto& name = *name##_result
 
 /// For a Result<void>, or one whose value is not wanted.
-#define JAIL_CHECK(...)                                                              \
-  do {                                                                               \
-    auto jail_check_result = (__VA_ARGS__);                                          \
+#define JAIL_CHECK(...)                                                                  \
+  do {                                                                                   \
+    auto jail_check_result = (__VA_ARGS__);                                              \
     if (!jail_check_result) return tl::unexpected(std::move(jail_check_result).error()); \
   } while (false)

@@ -21,8 +21,9 @@ namespace jail {
 /// Writes all of `bytes` to `fd`.
 [[nodiscard]] Result<void> write_all(int fd, std::string_view bytes, std::string_view name);
 
-/// Replaces `name` (one component) in the directory `dirfd` with `bytes`: a temporary file beside it, fsync when
-/// `durable`, rename. Readers see the old or the new content, never a part. `mode` is not subject to the umask.
+/// Replaces `name` (one component) in the directory `dirfd` with `bytes`: a temporary file beside it, fsync
+/// when `durable`, rename. Readers see the old or the new content, never a part. `mode` is not subject to the
+/// umask.
 [[nodiscard]] Result<void> replace_file_at(int dirfd, const std::string& name, std::string_view bytes,
                                            unsigned mode, bool durable);
 

@@ -1,6 +1,6 @@
-// One cgroup (v2) a service: BASE/jail-ID/NAME.jail, BASE being our own. It is taken over by the next jaild by
-// its name, made anew for each life of the service, and removed when the service is stopped. A host without cgroup v2 is
-// fine: then the pid namespace alone holds the processes together.
+// One cgroup (v2) a service: BASE/jail-ID/NAME.jail, BASE being our own. It is taken over by the next jaild
+// by its name, made anew for each life of the service, and removed when the service is stopped. A host
+// without cgroup v2 is fine: then the pid namespace alone holds the processes together.
 #pragma once
 
 #include <cstdint>

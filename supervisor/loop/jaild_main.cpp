@@ -1,8 +1,8 @@
 // jaild: starts generations and keeps them running. Without the socket of a keeper it becomes the keeper's
 // start.
-#include <signal.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>

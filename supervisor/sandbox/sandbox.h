@@ -60,9 +60,9 @@ struct LaunchInputs {
   int stderr_fd = -1;
   std::string log_socket;  ///< host path of the bound datagram socket shown as /dev/log; empty: none
   std::string
-      notify_socket;   ///< host path of the one shown as /run/systemd/notify; empty: none, no NOTIFY_SOCKET
-  int cgroup_fd = -1;  ///< directory of the service's cgroup (CLONE_INTO_CGROUP); -1: none
-  int init_fd = -1;    ///< the jail-init program
+      notify_socket;    ///< host path of the one shown as /run/systemd/notify; empty: none, no NOTIFY_SOCKET
+  int cgroup_fd = -1;   ///< directory of the service's cgroup (CLONE_INTO_CGROUP); -1: none
+  int init_fd = -1;     ///< the jail-init program
   int network_fd = -1;  ///< a network namespace that is there already, for network = private; -1: a new one
   std::vector<PassedSocket> sockets;
 };
@@ -82,7 +82,7 @@ struct Report {
   std::string step;  ///< failed: "mount /dev/null", "setresuid" ...
   int error = 0;     ///< failed: errno
   UniqueFd daemon;   ///< running: pidfd of the daemon itself (exec has succeeded)
-  pid_t pid = -1;   ///< running: its pid in our pid namespace; -1 when it has ended already
+  pid_t pid = -1;    ///< running: its pid in our pid namespace; -1 when it has ended already
   int status = 0;    ///< exited: as waitpid(2) gives it (WIFEXITED ...)
 };
 

@@ -1,5 +1,5 @@
-// A generation: one build of one jail, frozen on disk. The seam between the two halves: the jailer writes it, jaild
-// runs it and reads nothing else.
+// A generation: one build of one jail, frozen on disk. The seam between the two halves: the jailer writes it,
+// jaild runs it and reads nothing else.
 //
 //   STATE/jails/NAME/gen/000001/   one generation, root:root 0700
 //     tree/                        the root file system
@@ -36,11 +36,12 @@ struct Opened {
 /// The file name of a generation: six digits or more.
 [[nodiscard]] std::string file_name(unsigned long number);
 
-/// Opens the current generation of `name`. Exit::no_input, with the hint to build, where there is none. A `current`
-/// that is not a link of our own form (gen/NUMBER) is an error.
+/// Opens the current generation of `name`. Exit::no_input, with the hint to build, where there is none. A
+/// `current` that is not a link of our own form (gen/NUMBER) is an error.
 [[nodiscard]] Result<Opened> open_current(const Instance& instance, const std::string& name);
 
 /// Opens the generation `number` of `name`.
-[[nodiscard]] Result<Opened> open_number(const Instance& instance, const std::string& name, unsigned long number);
+[[nodiscard]] Result<Opened> open_number(const Instance& instance, const std::string& name,
+                                         unsigned long number);
 
 }  // namespace jail::generation

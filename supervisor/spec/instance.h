@@ -1,5 +1,5 @@
-// Where one instance of jail keeps its things. The system's own follows the FHS; `--home DIR` (or JAIL_HOME) puts
-// a whole instance below DIR, so that several live on one machine and a test needs no system path.
+// Where one instance of jail keeps its things. The system's own follows the FHS; `--home DIR` (or JAIL_HOME)
+// puts a whole instance below DIR, so that several live on one machine and a test needs no system path.
 #pragma once
 
 #include <optional>
@@ -34,8 +34,9 @@ struct Instance {
 [[nodiscard]] Result<Instance> find_instance(std::optional<std::string> home,
                                              std::optional<std::string> manifests);
 
-/// Whether `name` can name a jail: [a-z0-9][a-z0-9._-]*, optionally with @instance of the same letters behind, 64
-/// bytes at most. Names become file names, cgroup names and log tags; this is the only check that they need.
+/// Whether `name` can name a jail: [a-z0-9][a-z0-9._-]*, optionally with @instance of the same letters
+/// behind, 64 bytes at most. Names become file names, cgroup names and log tags; this is the only check that
+/// they need.
 [[nodiscard]] bool valid_name(std::string_view name);
 
 }  // namespace jail

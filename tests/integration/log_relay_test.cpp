@@ -99,7 +99,9 @@ TEST_CASE("SIGKILL of the relay, 20 times under load: nothing lost, nothing doub
       },
       60s));
   // On a machine that is too busy to start a relay within two seconds jaild drains, and tells how much.
-  auto arrived = [&] { return total(numbers_of(bench.lines("named"), 4)) + dropped_of(bench.lines("named")); };
+  auto arrived = [&] {
+    return total(numbers_of(bench.lines("named"), 4)) + dropped_of(bench.lines("named"));
+  };
   CHECK(bench.until([&] { return arrived() >= 4 * count; }));
   CHECK(arrived() == 4 * count);
   for (const auto& numbers : numbers_of(bench.lines("named"), 4)) CHECK(rising(numbers));

@@ -117,14 +117,20 @@ class Fake {
 
   // A service: a child of ours, that ends when it is told to (or at once).
   void spawn(const std::string& status, bool at_once) {
+    sigset_t woken;
+    sigset_t before;
+    ::sigemptyset(&woken);
+    ::sigaddset(&woken, SIGALRM);
+    ::sigprocmask(SIG_BLOCK, &woken, &before);
     const pid_t child = ::fork();
     if (child == 0) {
       ::close(STDOUT_FILENO);
-      ::signal(SIGALRM, [](int) {});
       ::alarm(60);
-      if (!at_once) ::pause();
+      int signal = 0;
+      if (!at_once) ::sigwait(&woken, &signal);  // blocked since before the fork: it cannot come too early
       ::_exit(std::atoi(status.c_str()));
     }
+    ::sigprocmask(SIG_SETMASK, &before, nullptr);
     say(fmt::format("{} {}", at_once ? "spawned" : "service", child));
   }
 

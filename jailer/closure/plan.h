@@ -40,6 +40,14 @@ struct Entry {
   std::vector<Reason> why;             ///< at least one; the first is the one shown
 };
 
+/// A directory that a volume starts with. Its path is relative to the volume.
+struct PlannedDirectory {
+  std::string path;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t mode = 0750;
+};
+
 /// A directory that exists outside of generations and must be made before the service runs.
 struct PlannedVolume {
   std::string name;
@@ -48,6 +56,7 @@ struct PlannedVolume {
   std::uint32_t gid = 0;
   std::uint32_t mode = 0750;
   std::vector<std::string> files = {};  ///< in it, made empty where missing; the lock has nothing of them
+  std::vector<PlannedDirectory> directories = {};  ///< made where missing, parents first; not in the lock
 };
 
 struct Plan {

@@ -57,12 +57,20 @@ std::string to_json(const Plan& plan) {
   for (const auto& [path, entry] : plan.entries) entries.push_back(to_object(entry));
   json volumes = json::array();
   for (const PlannedVolume& volume : plan.volumes) {
+    json directories = json::array();
+    for (const PlannedDirectory& directory : volume.directories) {
+      directories.push_back({{"path", directory.path},
+                             {"uid", directory.uid},
+                             {"gid", directory.gid},
+                             {"mode", fmt::format("{:04o}", directory.mode)}});
+    }
     volumes.push_back({{"name", volume.name},
                        {"path", volume.path},
                        {"uid", volume.uid},
                        {"gid", volume.gid},
                        {"mode", fmt::format("{:04o}", volume.mode)},
-                       {"files", volume.files}});
+                       {"files", volume.files},
+                       {"directories", directories}});
   }
   const json object = {{"version", 1},       {"name", plan.name},  {"root", plan.root},
                        {"entries", entries}, {"volumes", volumes}, {"warnings", plan.warnings}};

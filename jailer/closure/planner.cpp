@@ -79,17 +79,41 @@ std::optional<Reason> joins(const Work& work, const Bundle& bundle) {
   return std::nullopt;
 }
 
-void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const Place& place) {
-  const auto uid = user_id(work.accounts, volume.owner);
-  const auto gid = volume.group.empty() ? primary_group(work.accounts, volume.owner)
-                                        : group_id(work.accounts, volume.group);
+struct Ids {
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+};
+
+/// The numbers of an owner and a group; no group is the owner's primary one.
+std::optional<Ids> ids_of(Work& work, const std::string& owner, const std::string& group,
+                          const Place& place) {
+  const auto uid = user_id(work.accounts, owner);
+  const auto gid = group.empty() ? primary_group(work.accounts, owner) : group_id(work.accounts, group);
   if (!uid) {
-    work.out.problem(place, no_such_user(volume.owner, work.manifest.packages));
+    work.out.problem(place, no_such_user(owner, work.manifest.packages));
   } else if (!gid) {
-    work.out.problem(place, no_such_group(volume.group, work.manifest.packages));
+    work.out.problem(place, no_such_group(group, work.manifest.packages));
   } else {
-    plan.volumes.push_back({volume.name, volume.path, *uid, *gid, volume.mode, volume.files});
+    return Ids{*uid, *gid};
   }
+  return std::nullopt;
+}
+
+void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const Place& place) {
+  const auto ids = ids_of(work, volume.owner, volume.group, place);
+  if (!ids) return;
+  PlannedVolume& planned = plan.volumes.emplace_back(
+      PlannedVolume{volume.name, volume.path, ids->uid, ids->gid, volume.mode, volume.files});
+  for (const manifest::VolumeDirectory& directory : volume.directories) {
+    const Place below = place + ".directories." + directory.path;
+    const std::string& owner = directory.owner.empty() ? volume.owner : directory.owner;
+    const std::string& group =
+        directory.owner.empty() && directory.group.empty() ? volume.group : directory.group;
+    if (const auto its = ids_of(work, owner, group, below))
+      planned.directories.push_back({directory.path, its->uid, its->gid, directory.mode});
+  }
+  std::sort(planned.directories.begin(), planned.directories.end(),
+            [](const auto& a, const auto& b) { return a.path < b.path; });  // parents come first
 }
 
 void plan_volumes(Work& work, Plan& plan) {

@@ -40,6 +40,7 @@ class Checker {
     sockets();
     times();
     tree_files();
+    for (const Volume& volume : m_.volumes) volume_directories(volume);
     collect_claims();
     mount_points();
     clashes();
@@ -63,7 +64,11 @@ class Checker {
 
   void accounts() {
     account("service.user", m_.service.user);
-    for (const Volume& volume : m_.volumes) account("volume." + volume.name + ".owner", volume.owner);
+    for (const Volume& volume : m_.volumes) {
+      account("volume." + volume.name + ".owner", volume.owner);
+      for (const VolumeDirectory& directory : volume.directories)
+        account("volume." + volume.name + ".directories." + directory.path + ".owner", directory.owner);
+    }
     for (const File& file : m_.tree.files) account("tree.files." + file.to + ".owner", file.owner);
   }
 
@@ -152,6 +157,18 @@ class Checker {
                         at_or_below(*file.from, "/dev")))
         problem(path + ".from", quote(*file.from, 128) + " is no file that can be copied");
       if (file.to == "/") problem(path + ".to", "cannot be the root itself");
+    }
+  }
+
+  // A parent that nobody described would get an owner and mode that nobody chose.
+  void volume_directories(const Volume& volume) {
+    std::vector<std::string> paths;
+    for (const VolumeDirectory& directory : volume.directories) paths.push_back(directory.path);
+    for (const std::string& path : paths) {
+      const std::size_t slash = path.rfind('/');
+      if (slash == std::string::npos || holds(paths, path.substr(0, slash))) continue;
+      problem("volume." + volume.name + ".directories." + path,
+              fmt::format("its parent {} is not in the list", quote(path.substr(0, slash), 128)));
     }
   }
 

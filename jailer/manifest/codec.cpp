@@ -103,6 +103,14 @@ std::string AbsolutePath::read(std::string_view text, std::string& out) {
   return {};
 }
 
+std::string RelativePath::read(std::string_view text, std::string& out) {
+  if (text.starts_with('/')) return quote(text, 128) + " is absolute; write it relative to the volume";
+  if (text.empty()) return "is empty; expected " + std::string(expected);
+  if (std::string wrong = component_problem(text); !wrong.empty()) return quote(text, 128) + " " + wrong;
+  out = text;
+  return {};
+}
+
 std::string Library::read(std::string_view text, std::string& out) {
   if (text.starts_with('/')) return AbsolutePath::read(text, out);
   if (text.find('/') != std::string_view::npos || !component_problem(text).empty())

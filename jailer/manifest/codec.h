@@ -44,6 +44,7 @@ struct TextCodec {
 
 JAIL_TEXT_CODEC(Text, "a string");
 JAIL_TEXT_CODEC(AbsolutePath, "an absolute path");
+JAIL_TEXT_CODEC(RelativePath, "a path relative to the volume");
 JAIL_TEXT_CODEC(Library, "a soname or an absolute path");
 JAIL_TEXT_CODEC(Account, "a user or group name");
 JAIL_TEXT_CODEC(PlainName, "a name");

@@ -50,6 +50,14 @@ struct Config {
   bool optional = false;
 };
 
+/// A directory that a volume starts with: made by a build where it is missing. Identity: `path`.
+struct VolumeDirectory {
+  std::string path;   ///< relative to the volume
+  std::string owner;  ///< default: the volume's
+  std::string group;  ///< default: the primary group of `owner`, where that is given; else the volume's
+  unsigned mode = 0750;
+};
+
 /// Named state. Identity: `name`.
 struct Volume {
   std::string name;
@@ -60,6 +68,7 @@ struct Volume {
   bool exec = false;
   std::vector<std::string> files =
       {};  ///< names of files that the daemon must find: made empty where missing
+  std::vector<VolumeDirectory> directories = {};
 };
 
 /// Sockets that the supervisor opens, keeps and passes. Identity: `name`.

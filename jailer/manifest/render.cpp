@@ -25,13 +25,15 @@ class Renderer {
   Renderer(const Manifest& manifest, bool defaults) : origins_(manifest.origins), defaults_(defaults) {}
 
   std::string render(const Json& shown, const Key& keys) {
-    table(shown, keys, "", "");
+    table(shown, keys, "", "", "");
     return std::move(out_);
   }
 
  private:
-  // Plain keys first, then the tables: TOML needs it so.
-  void table(const Json& values, const Key& keys, const std::string& path, const std::string& header) {
+  // Plain keys first, then the tables: TOML needs it so. `path` is that of the origins, which names entries;
+  // `title` that of a header, which does not.
+  void table(const Json& values, const Key& keys, const std::string& path, const std::string& title,
+             const std::string& header) {
     for (const auto& [name, value] : values.items()) {
       if (is_table(value)) continue;
       const std::string below = path.empty() ? name : path + "." + name;
@@ -40,11 +42,12 @@ class Renderer {
     for (const auto& [name, value] : values.items()) {
       if (!is_table(value)) continue;
       const std::string below = path.empty() ? name : path + "." + name;
+      const std::string heading = title.empty() ? name : title + "." + name;
       const Key* key = keys.find(name);
       if (value.is_array()) {
-        entries(value, *key, below);
+        entries(value, *key, below, heading);
       } else {
-        table(value, key == nullptr ? Key{} : *key, below, "\n[" + below + "]\n");
+        table(value, key == nullptr ? Key{} : *key, below, heading, "\n[" + heading + "]\n");
       }
     }
     pending_.clear();
@@ -54,7 +57,7 @@ class Renderer {
     return value.is_object() || (value.is_array() && !value.empty() && value.front().is_object());
   }
 
-  void entries(const Json& items, const Key& key, const std::string& path) {
+  void entries(const Json& items, const Key& key, const std::string& path, const std::string& title) {
     for (const Json& item : items) {
       std::string identity;
       for (const std::string_view word : key.identity)
@@ -62,7 +65,7 @@ class Renderer {
             origins_.contains(path + "." + item[std::string(word)].get<std::string>()))
           identity = item[std::string(word)].get<std::string>();
       pending_.clear();
-      table(item, key, path + "." + identity, "\n[[" + path + "]]\n");
+      table(item, key, path + "." + identity, title, "\n[[" + title + "]]\n");
     }
   }
 

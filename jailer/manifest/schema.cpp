@@ -14,6 +14,7 @@ namespace jail::manifest {
 template <> std::span<const Field<File>> fields<File>();
 template <> std::span<const Field<Tree>> fields<Tree>();
 template <> std::span<const Field<Config>> fields<Config>();
+template <> std::span<const Field<VolumeDirectory>> fields<VolumeDirectory>();
 template <> std::span<const Field<Volume>> fields<Volume>();
 template <> std::span<const Field<Socket>> fields<Socket>();
 template <> std::span<const Field<Restart>> fields<Restart>();
@@ -24,6 +25,7 @@ template <> std::span<const Field<Sandbox>> fields<Sandbox>();
 template <> std::span<const Field<Check>> fields<Check>();
 template <> std::vector<std::string_view> identity_keys<File>();
 template <> std::vector<std::string_view> identity_keys<Config>();
+template <> std::vector<std::string_view> identity_keys<VolumeDirectory>();
 template <> std::vector<std::string_view> identity_keys<Volume>();
 template <> std::vector<std::string_view> identity_keys<Socket>();
 // clang-format on
@@ -182,7 +184,14 @@ constexpr std::array<Field<Config>, 3> config_table = {
     flag<&Config::optional>("optional"),
 };
 
-constexpr std::array<Field<Volume>, 7> volume_table = {
+constexpr std::array<Field<VolumeDirectory>, 4> volume_directory_table = {
+    text<&VolumeDirectory::path, RelativePath>("path", true),
+    text<&VolumeDirectory::owner, Account>("owner"),
+    text<&VolumeDirectory::group, Account>("group"),
+    text<&VolumeDirectory::mode, Mode>("mode"),
+};
+
+constexpr std::array<Field<Volume>, 8> volume_table = {
     text<&Volume::name, PlainName>("name", true),
     text<&Volume::path, AbsolutePath>("path", true),
     text<&Volume::owner, Account>("owner"),
@@ -190,6 +199,7 @@ constexpr std::array<Field<Volume>, 7> volume_table = {
     text<&Volume::mode, Mode>("mode"),
     flag<&Volume::exec>("exec"),
     set_of<&Volume::files, FileName>("files"),
+    entries<&Volume::directories>("directories"),
 };
 
 constexpr std::array<Field<Socket>, 6> socket_table = {
@@ -299,6 +309,7 @@ void add_paths(const Key& key, const std::string& prefix, std::vector<std::strin
 template <> std::span<const Field<File>> fields<File>() { return file_table; }
 template <> std::span<const Field<Tree>> fields<Tree>() { return tree_table; }
 template <> std::span<const Field<Config>> fields<Config>() { return config_table; }
+template <> std::span<const Field<VolumeDirectory>> fields<VolumeDirectory>() { return volume_directory_table; }
 template <> std::span<const Field<Volume>> fields<Volume>() { return volume_table; }
 template <> std::span<const Field<Socket>> fields<Socket>() { return socket_table; }
 template <> std::span<const Field<Restart>> fields<Restart>() { return restart_table; }
@@ -310,6 +321,7 @@ template <> std::span<const Field<Check>> fields<Check>() { return check_table; 
 
 template <> std::vector<std::string_view> identity_keys<File>() { return {"to"}; }
 template <> std::vector<std::string_view> identity_keys<Config>() { return {"to", "from"}; }
+template <> std::vector<std::string_view> identity_keys<VolumeDirectory>() { return {"path"}; }
 template <> std::vector<std::string_view> identity_keys<Volume>() { return {"name"}; }
 template <> std::vector<std::string_view> identity_keys<Socket>() { return {"name"}; }
 // clang-format on

@@ -9,6 +9,7 @@
 #include "jailer/tree/copy.h"
 #include "jailer/tree/remove_tree.h"
 #include "jailer/tree/state.h"
+#include "jailer/tree/volume_directories.h"
 #include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
 
@@ -72,11 +73,18 @@ Result<bool> check_files(int volume, const std::string& path, const PlannedVolum
   return complete;
 }
 
+/// The directories and files that the volume must have; returns whether all are there.
+Result<bool> check_contents(int volume, const std::string& path, const PlannedVolume& planned, bool make) {
+  JAIL_TRY(directories, check_directories(volume, path, planned, make));
+  JAIL_TRY(files, check_files(volume, path, planned, make));
+  return directories && files;
+}
+
 UniqueFd open_volume(int volumes, const std::string& name) {
   return UniqueFd(::openat(volumes, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 }
 
-/// Under a temporary name until it has its owner, mode and files: a build that dies leaves no half volume.
+/// Under a temporary name until it is complete: a build that dies leaves no half volume.
 /// The caller holds the lock, so what has the name is of a build that died.
 Result<void> make_volume(int volumes, const std::string& path, const PlannedVolume& volume) {
   const std::string temporary = ".new";
@@ -89,9 +97,9 @@ Result<void> make_volume(int volumes, const std::string& path, const PlannedVolu
   if (::mkdirat(volumes, temporary.c_str(), 0700) != 0) return failed();
   const UniqueFd fd = open_volume(volumes, temporary);
   if (!fd) return failed();
-  if (auto files = check_files(fd.get(), path, volume, true); !files) {
+  if (auto contents = check_contents(fd.get(), path, volume, true); !contents) {
     (void)remove_tree(volumes, temporary, path);
-    return tl::unexpected(std::move(files).error());
+    return tl::unexpected(std::move(contents).error());
   }
   if (::fchown(fd.get(), volume.uid, volume.gid) != 0 || ::fchmod(fd.get(), volume.mode) != 0 ||
       ::renameat(volumes, temporary.c_str(), volumes, volume.name.c_str()) != 0)
@@ -114,10 +122,10 @@ Result<bool> check_volumes(const Instance& instance, const std::vector<PlannedVo
     struct stat status {};
     if (::fstatat(dir->get(), volume.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
       JAIL_CHECK(compare(path, volume, status));
-      if (volume.files.empty()) continue;
+      if (volume.files.empty() && volume.directories.empty()) continue;
       const UniqueFd fd = open_volume(dir->get(), volume.name);
       if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
-      JAIL_TRY(all_there, check_files(fd.get(), path, volume, make));
+      JAIL_TRY(all_there, check_contents(fd.get(), path, volume, make));
       complete = complete && all_there;
     } else if (errno != ENOENT) {
       return fail_errno(Exit::io, errno, "{}: cannot stat", quote(path));

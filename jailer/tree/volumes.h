@@ -11,9 +11,9 @@
 namespace jail::tree {
 
 /// Checks that each volume is there as planned; one with another owner or mode is Exit::config with the
-/// command that mends it. Where `make`, missing ones are made: whole, by rename; and so are the files that
-/// each must have, empty, of the volume's owner. What stands there already under such a name is left alone,
-/// whatever it is. Returns whether all are there.
+/// command that mends it. Where `make`, missing ones are made: whole, by rename; and so are the
+/// directories (volume_directories.h) and the empty files that each must have. What stands there already
+/// under such a name is left alone, whatever it is. Returns whether all are there.
 [[nodiscard]] Result<bool> check_volumes(const Instance& instance, const std::vector<PlannedVolume>& volumes,
                                          bool make);
 

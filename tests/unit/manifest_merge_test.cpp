@@ -209,7 +209,9 @@ TEST_CASE("what is shown reads back as the same manifest") {
                                "environment = { A = \"1\", \"B\" = \"2\" }\nrestart.delay = \"1500ms\"\n"
                                "[[tree.files]]\nto = \"/f\"\ntext = \"x\\ty\"\nmode = "
                                "\"0600\"\n[sandbox]\nlimits.memory = \"1536K\"\n"
-                               "ports.listen = [\"udp:53\"]\n[check]\ncommand = [\"dig\", \"" +
+                               "ports.listen = [\"udp:53\"]\n[[volume]]\nname = \"v\"\npath = \"/v\"\n"
+                               "directories = [{ path = \"a\", mode = \"1730\" }, { path = \"a/b\" "
+                               "}]\n[check]\ncommand = [\"dig\", \"" +
                                std::string(100, 'x') + "\"]\n");
   m.write("etc/d.toml.d/a.toml", "[tree]\nusers = [\"v\"]\n");
   const auto first = load(m.instance, "d");

@@ -35,6 +35,12 @@ TEST_CASE("rules between values") {
       {"ready = \"listen\"\n[sandbox]\nports.listen = [\"udp:53\"]\n", ""},
       {"[[volume]]\nname = \"v\"\npath = \"/v\"\nowner = \"uu\"\n",
        "d.toml:11:9: volume.v.owner: the user 'uu' is not in the tree; add it to [tree] users"},
+      {"[[volume]]\nname = \"v\"\npath = \"/v\"\ndirectories = [{ path = \"a\" }, { path = \"a/b\" }]\n", ""},
+      {"[[volume]]\nname = \"v\"\npath = \"/v\"\ndirectories = [{ path = \"a/b\" }]\n",
+       "d.toml:11:16: volume.v.directories.a/b: its parent 'a' is not in the list"},
+      {"[[volume]]\nname = \"v\"\npath = \"/v\"\ndirectories = [{ path = \"a\", owner = \"uu\" }]\n",
+       "d.toml:11:38: volume.v.directories.a.owner: the user 'uu' is not in the tree; add it to [tree] "
+       "users"},
       {"[[volume]]\nname = \"v\"\npath = \"/v\"\n[[volume]]\nname = \"v\"\npath = \"/w\"\n",
        "d.toml:11:1: [[volume]]: 'v' is there already (line 8)"},
       {"[[volume]]\nname = \"v\"\npath = \"/v\"\n[[config]]\nfrom = \"/v\"\n",

@@ -106,6 +106,9 @@ TEST_CASE("values that are taken and values that are not") {
       {"[[config]]\nfrom", R"("/etc/x")", R"("etc/x"|"/proc/x"|"/sys"|"/dev/x"|"/"|"/tmp"|"/run/systemd"|3)"},
       {"[[volume]]\nname = \"v\"\npath = \"/v\"\nfiles", R"([]|["dhcpd.leases", ".x"])",
        R"(["/x"]|["a/b"]|[".."]|["."]|[""]|["x", "x"]|"x"|["a\u0000b"])"},
+      {"[[volume]]\nname = \"v\"\npath = \"/v\"\ndirectories",
+       R"([]|[{ path = "a" }, { path = "a/b", mode = "1777" }])",
+       R"([{}]|["a"]|[{ path = "/a" }]|[{ path = "../a" }]|[{ path = "a//b" }]|[{ path = "" }]|"a")"},
       {"[check]\ncommand", R"(["true"]|["/bin/x", ""])", R"([]|"true"|[""]|[1])"},
   };
   const Manifests m;

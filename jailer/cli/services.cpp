@@ -41,7 +41,8 @@ Row row_of(const ServiceStatus& service) {
 // What is to be said about a service below its line.
 std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
   std::vector<std::string> lines;
-  const bool troubled = service.state == "failed" || service.state == "backoff";
+  const bool troubled = service.state == "failed" || service.state == "backoff" ||
+                        (service.state == "starting" && !service.last_lines.empty());
   const std::string reason = escape(service.reason);
   if (!reason.empty() && (troubled || verbose))
     lines.push_back(reason);

@@ -19,6 +19,7 @@ using service::Event;
 using service::State;
 
 constexpr milliseconds port_interval{20};
+constexpr milliseconds slow_start{300};
 
 std::uint64_t since_ms(Time then, Time now) {
   const auto passed = std::chrono::duration_cast<milliseconds>(now - then).count();
@@ -204,7 +205,10 @@ control::ServiceStatus Unit::status() const {
     status.reason = "waiting for " + data.waiting_for;
   if (data.state == State::ready && !data.checked && !data.waiting_for.empty())
     status.check_failure = data.waiting_for;
-  if (data.state == State::failed || data.state == State::backoff)
+  // One that fails, and fails again, says why while it is being started, too; one that starts well has no
+  // time to.
+  const bool slow = data.state == State::starting && now - data.started > slow_start;
+  if (data.state == State::failed || data.state == State::backoff || slow)
     status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", control::most_last_lines);
   if (prepared_) status.not_enforced = prepared_->not_enforced();
   if (!not_limited_.empty()) status.not_enforced.push_back(not_limited_);

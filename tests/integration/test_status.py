@@ -80,6 +80,16 @@ def test_a_check_that_fails_is_told(tmp_path):
     assert lines[2].strip() == "the check fails: its output lacks 'OK'"
 
 
+def test_a_start_that_takes_long_says_what_its_daemon_says(tmp_path):
+    slow = {**FAILED, "name": "smtpd", "state": "starting", "pid": 4712, "reason": "waiting for the check"}
+    quick = {**slow, "name": "named", "last_lines": []}
+    Jaild(tmp_path, {"status": {"services": [slow, quick]}})
+    lines = [line.strip() for line in run(tmp_path, "status").stdout.splitlines()]
+    shown = lines.index("| one")
+    assert lines[shown - 1] == "waiting for the check" and "two" in lines[shown + 1]
+    assert lines.count("| one") == lines.count("waiting for the check") == 1
+
+
 def test_status_as_json(tmp_path):
     Jaild(tmp_path, {"status": {"services": [READY]}})
     result = run(tmp_path, "status", "--json")

@@ -1,6 +1,7 @@
-// The manifest: what a service needs, as its author wrote it and after drop-ins and defaults. Names stay names here
-// (users, capabilities, syscall groups): turning them into numbers of a host is the business of closure/ and policy/.
-// contrib/man/jail.toml.5 says what each key means; contrib/schema has the JSON schema. Keep the three in step.
+// The manifest: what a service needs, as its author wrote it and after drop-ins and defaults. Names stay
+// names here (users, capabilities, syscall groups): turning them into numbers of a host is the business of
+// closure/ and policy/. contrib/man/jail.toml.5 says what each key means; contrib/schema has the JSON schema.
+// Keep the three in step.
 #pragma once
 
 #include <chrono>
@@ -38,8 +39,8 @@ struct Tree {
   std::vector<std::string> include;    ///< names of bundles
   std::vector<File> files;             ///< identity: `to`
   std::vector<std::string> users;
-  std::vector<std::string> groups;     ///< beyond the primary groups of `users`
-  std::vector<std::string> devices;    ///< relative to /dev; default: null, zero, full, random, urandom
+  std::vector<std::string> groups;       ///< beyond the primary groups of `users`
+  std::vector<std::string> devices;      ///< relative to /dev; default: null, zero, full, random, urandom
   std::vector<std::string> directories;  ///< empty ones, root-owned 0755
 };
 
@@ -76,8 +77,8 @@ struct Socket {
   std::string name;                 ///< LISTEN_FDNAMES
   std::vector<std::string> listen;  ///< see spec/socket_address.h; a descriptor each
   unsigned backlog = 4096;
-  std::string owner = "root";       ///< of a unix socket's file; so are the next two
-  std::string group;                ///< default: the owner's primary group
+  std::string owner = "root";  ///< of a unix socket's file; so are the next two
+  std::string group;           ///< default: the owner's primary group
   unsigned mode = 0600;
 };
 
@@ -100,11 +101,11 @@ struct Service {
   std::string group;                ///< default: the user's primary group
   std::vector<std::string> groups;  ///< supplementary; exactly these
   std::map<std::string, std::string> environment;
-  std::string directory = "/";      ///< working directory
+  std::string directory = "/";  ///< working directory
   unsigned umask = 0022;
-  std::vector<std::string> ready;   ///< of started, notify, listen, check; default: started
+  std::vector<std::string> ready;  ///< of started, notify, listen, check; default: started
   milliseconds ready_timeout{30000};
-  std::string reload = "refuse";    ///< refuse | restart | a signal's name
+  std::string reload = "refuse";  ///< refuse | restart | a signal's name
   Restart restart;
   Stop stop;
   int nice = 0;
@@ -112,10 +113,10 @@ struct Service {
 };
 
 struct Limits {
-  std::optional<std::uint64_t> memory;     ///< bytes
+  std::optional<std::uint64_t> memory;  ///< bytes
   std::optional<std::uint64_t> processes;
-  std::optional<std::uint64_t> files;      ///< RLIMIT_NOFILE
-  std::optional<std::uint64_t> core;       ///< RLIMIT_CORE, bytes; default 0
+  std::optional<std::uint64_t> files;  ///< RLIMIT_NOFILE
+  std::optional<std::uint64_t> core;   ///< RLIMIT_CORE, bytes; default 0
 };
 
 struct Sandbox {
@@ -125,8 +126,8 @@ struct Sandbox {
   std::vector<std::string> listen;        ///< [sandbox] ports.listen: "udp:53"
   std::vector<std::string> connect;
   Limits limits;
-  std::uint64_t tmp = 64ULL << 20U;       ///< size of the private /tmp, bytes
-  std::string hostname;                   ///< default: the jail's name
+  std::uint64_t tmp = 64ULL << 20U;  ///< size of the private /tmp, bytes
+  std::string hostname;              ///< default: the jail's name
   bool memory_deny_write_execute = true;
   std::vector<std::string> require;
 };
@@ -157,8 +158,8 @@ struct Manifest {
   Sandbox sandbox;
   std::optional<Check> check;
   std::vector<Source> sources;
-  /// Dotted path of each value that a file gave ("service.command", "tree.binaries[0]", "volume.named-cache.mode")
-  /// to where it was written: for `jail show` and for messages of later stages.
+  /// Dotted path of each value that a file gave ("service.command", "tree.binaries[0]",
+  /// "volume.named-cache.mode") to where it was written: for `jail show` and for messages of later stages.
   std::map<std::string, Origin> origins;
 
   /// "named.toml:14:3: " of the nearest origin at or above `path`; empty when there is none.
@@ -170,10 +171,11 @@ struct Manifest {
 struct Bundle {
   std::string name;
   std::string description;
-  std::vector<std::string> imports;  ///< joins every closure that imports one of these symbols, with no include
+  std::vector<std::string>
+      imports;  ///< joins every closure that imports one of these symbols, with no include
   std::vector<std::string> binaries;
   std::vector<std::string> libraries;
-  std::vector<File> files;            ///< those with `optional` sources are left out where the host has none
+  std::vector<File> files;  ///< those with `optional` sources are left out where the host has none
   std::vector<std::string> optional_files;  ///< host paths, copied to the same place if they exist
   std::vector<std::string> directories;
   std::vector<std::string> devices;

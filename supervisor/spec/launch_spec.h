@@ -1,5 +1,5 @@
-// The launch spec: all that the sandbox and the supervisor need to run one generation, resolved to numbers and
-// ready to apply. The jailer writes it (policy/), jaild reads it. One plain struct, and its JSON form.
+// The launch spec: all that the sandbox and the supervisor need to run one generation, resolved to numbers
+// and ready to apply. The jailer writes it (policy/), jaild reads it. One plain struct, and its JSON form.
 #pragma once
 
 #include <chrono>
@@ -15,8 +15,8 @@ namespace jail {
 
 using std::chrono::milliseconds;
 
-/// A mount below the jail's root, in the order in which they are made. The private ones (/dev, /proc, /tmp, /run)
-/// are entries too: the list is the whole truth.
+/// A mount below the jail's root, in the order in which they are made. The private ones (/dev, /proc, /tmp,
+/// /run) are entries too: the list is the whole truth.
 struct Mount {
   enum class Kind : std::uint8_t {
     bind,   ///< `source`, a directory or file of the host (volume, config)
@@ -28,12 +28,12 @@ struct Mount {
   std::string source;  ///< absolute, on the host; bind only
   std::string target;  ///< absolute, in the jail; exists in the tree, except below another mount of the list
   bool writable = false;
-  bool exec = false;        ///< otherwise noexec; nosuid and nodev always
-  std::uint64_t size = 0;   ///< bytes; tmpfs only
-  std::uint32_t mode = 0;   ///< of a tmpfs' root
-  std::uint32_t uid = 0;    ///< of a tmpfs' root
+  bool exec = false;       ///< otherwise noexec; nosuid and nodev always
+  std::uint64_t size = 0;  ///< bytes; tmpfs only
+  std::uint32_t mode = 0;  ///< of a tmpfs' root
+  std::uint32_t uid = 0;   ///< of a tmpfs' root
   std::uint32_t gid = 0;
-  bool optional = false;    ///< a source that does not exist is left out
+  bool optional = false;  ///< a source that does not exist is left out
   bool operator==(const Mount&) const = default;
 };
 
@@ -75,7 +75,8 @@ struct Credentials {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::vector<std::uint32_t> groups;  ///< supplementary; sorted
-  std::uint64_t capabilities = 0;     ///< bounding set; also permitted and effective, and ambient unless uid is 0
+  std::uint64_t capabilities =
+      0;  ///< bounding set; also permitted and effective, and ambient unless uid is 0
   std::uint32_t umask = 0022;
   bool operator==(const Credentials&) const = default;
 };
@@ -83,10 +84,10 @@ struct Credentials {
 struct Restart {
   enum class On : std::uint8_t { never, failure, always };
   On on = On::failure;
-  milliseconds delay{100};       ///< before the first restart; doubled for each that follows
+  milliseconds delay{100};  ///< before the first restart; doubled for each that follows
   milliseconds max_delay{30000};
-  std::uint32_t limit = 5;       ///< so many restarts in `window` ...
-  milliseconds window{60000};    ///< ... and the service stays down as failed; a run this long resets the delay
+  std::uint32_t limit = 5;     ///< so many restarts in `window` ...
+  milliseconds window{60000};  ///< ... and the service stays down as failed; a run this long resets the delay
   bool operator==(const Restart&) const = default;
 };
 
@@ -113,19 +114,19 @@ struct Ready {
   bool operator==(const Ready&) const = default;
 };
 
-/// A command of the host that asks the service as its clients do. Run outside the jail by jaild, as nobody, in the
-/// service's network namespace.
+/// A command of the host that asks the service as its clients do. Run outside the jail by jaild, as nobody,
+/// in the service's network namespace.
 struct Check {
   std::vector<std::string> command;
-  std::string expect;           ///< must be part of the standard output; empty: the exit status alone decides
+  std::string expect;  ///< must be part of the standard output; empty: the exit status alone decides
   milliseconds timeout{5000};
-  milliseconds interval{0};     ///< repeated so often while the service runs; 0: only for readiness
+  milliseconds interval{0};  ///< repeated so often while the service runs; 0: only for readiness
   bool operator==(const Check&) const = default;
 };
 
 /// cgroup v2 limits; 0 is none.
 struct Limits {
-  std::uint64_t memory = 0;     ///< bytes
+  std::uint64_t memory = 0;  ///< bytes
   std::uint64_t processes = 0;
   bool operator==(const Limits&) const = default;
 };
@@ -147,7 +148,7 @@ struct LaunchSpec {
   std::vector<std::string> argv;  ///< argv[0] is the absolute path in the jail
   std::vector<std::string> env;   ///< KEY=value; the whole environment but for what sd_notify and sockets add
   std::string cwd = "/";
-  std::string hostname;           ///< of the jail's uts namespace
+  std::string hostname;  ///< of the jail's uts namespace
   enum class Network : std::uint8_t {
     host,
     none,
@@ -166,7 +167,7 @@ struct LaunchSpec {
   bool memory_deny_write_execute = true;  ///< PR_SET_MDWE, where the kernel has it (6.3)
   std::vector<std::string> require;       ///< what must be enforceable beyond the floor, else nothing runs
 
-  std::vector<Socket> sockets;    ///< in the order of their descriptors, from 3
+  std::vector<Socket> sockets;  ///< in the order of their descriptors, from 3
   Ready ready;
   std::vector<Port> listen_ports;
   std::optional<Check> check;
@@ -176,12 +177,12 @@ struct LaunchSpec {
   bool operator==(const LaunchSpec&) const = default;
 };
 
-/// The JSON form: sorted keys, durations in milliseconds as integers, enums as their names, capabilities as a sorted
-/// list of names ("net_bind_service"). Ends in a newline; byte-identical for equal specs.
+/// The JSON form: sorted keys, durations in milliseconds as integers, enums as their names, capabilities as a
+/// sorted list of names ("net_bind_service"). Ends in a newline; byte-identical for equal specs.
 [[nodiscard]] std::string to_json(const LaunchSpec& spec);
 
-/// Reads what to_json() wrote. Strict: an unknown key, a wrong type, another version is Exit::config with the key's
-/// path. `name` is for messages.
+/// Reads what to_json() wrote. Strict: an unknown key, a wrong type, another version is Exit::config with the
+/// key's path. `name` is for messages.
 [[nodiscard]] Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view name);
 
 /// "net_bind_service" <-> 10. Names as capabilities(7) has them, lower case, without CAP_.

@@ -22,7 +22,7 @@ namespace jail::cli {
 namespace {
 
 constexpr std::size_t all_lines = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t chunk = 64 * 1024;
+constexpr std::size_t chunk = std::size_t{64} << 10U;
 constexpr int look_again_ms = 1000;  ///< in case the file system tells no changes (NFS)
 
 struct Options {

@@ -1,69 +1,26 @@
 """Dovecot in its jail, from the manifest that we ship, against real IMAP and POP3 clients: rootless, its sockets passed."""
 
-import ctypes
 import imaplib
 import os
 import pathlib
 import poplib
 import pwd
-import re
 import shutil
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time
 
 import pytest
 
+from audit import Denials
 from jailtest import REPO, Instance, send, wait_for
 
 USER, PASSWORD = "alice@example.test", "correct horse"
 MAIL = pwd.getpwnam("mail")
-NETLINK_AUDIT, READLOG, AUDIT_SECCOMP = 9, 1, 1326
-SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
-CLONE_NEWNET = 0x40000000
-# Of the host: at import, before the test process enters one of its own.
-HOST_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 CALLS = ["@network-server", "@file-write", "wait4", "setuid", "fchown"]
-
-
-class Denials:
-    """The kernel's records of calls that a filter refused, as its audit log tells everybody who asks (no auditd needed)."""
-
-    def __enter__(self):
-        # Records go to the host's network namespace alone, and a socket stays in the one that it was made in.
-        thread = threading.Thread(target=self.open)
-        thread.start()
-        thread.join()
-        return self
-
-    def open(self):
-        assert ctypes.CDLL(None).setns(HOST_NETWORK, CLONE_NEWNET) == 0
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_AUDIT)
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: floods are lost otherwise
-        self.socket.bind((0, 0))
-        self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, READLOG)
-        self.socket.setblocking(False)
-
-    def __exit__(self, *_):
-        self.socket.close()
-
-    def take(self, uid=MAIL.pw_uid):
-        """{(program, system call)} of the refused calls of a user since the last time."""
-        time.sleep(0.2)
-        found = set()
-        while True:
-            try:
-                message = self.socket.recv(8192)
-            except BlockingIOError:
-                return found
-            kind = struct.unpack("=IHHII", message[:16])[1]
-            text = message[16:].decode(errors="replace")
-            if kind == AUDIT_SECCOMP and f" uid={uid} " in text:
-                found.add((re.search(r'comm="?([^" ]+)', text)[1], int(re.search(r" syscall=(\d+)", text)[1])))
 
 
 def make_certificate(folder):
@@ -374,10 +331,10 @@ def workload(it):
 
 def test_the_rich_workload_is_denied_nothing(instance, denials):
     instance.run("restart", "imapd")
-    denials.take()
+    denials.take(MAIL.pw_uid)
     workload(instance)
     instance.run("restart", "imapd")
-    assert denials.take() == set()
+    assert denials.take(MAIL.pw_uid) == set()
 
 
 @pytest.mark.parametrize("calls", CALLS)
@@ -389,11 +346,11 @@ def test_with_fewer_system_calls_it_fails(denials, calls, instance):
             it.drop_in("imapd", f'[remove]\nsandbox.syscalls = ["{calls}"]\n[service]\nready_timeout = "5s"\nrestart.limit = "1/60s"\n', "60-fewer.toml")
             it.run("build", "imapd")
             it.start_jaild()
-            denials.take()
+            denials.take(MAIL.pw_uid)
             with pytest.raises((AssertionError, OSError, imaplib.IMAP4.error, poplib.error_proto)):
                 it.run("start", "imapd")
                 workload(it)
-            refused = denials.take()
+            refused = denials.take(MAIL.pw_uid)
         print(f"without {calls}: refused {sorted(refused)[:6]}")
         assert refused, "the audit log tells which"
     finally:

@@ -81,32 +81,37 @@ TEST_CASE("a sender in another pid namespace is stamped with its pid in ours") {
 TEST_CASE("SIGKILL of the relay, 20 times under load: nothing lost, nothing doubled") {
   Bench bench;
   const Channel channel = bench.channel("named");
-  constexpr int count = 10000;
+  constexpr std::size_t count = 10000;
+  const Shared shared;  // sender 0 sends until all kills are done, so that each relay has something to write
+  auto* stop = reinterpret_cast<std::atomic<long>*>(shared.longest);
+  long* sent = shared.longest + 1;
   std::vector<Child> senders;
-  for (int s = 0; s < 3; ++s)
-    senders.emplace_back(
-        [&, s] { return send_numbers(bench.dir.path + "/named", s, count, nullptr, s == 0 ? 0 : 20); });
+  senders.emplace_back([&] { return send_numbers_until(bench.dir.path + "/named", *stop, *sent); });
+  for (int s = 1; s < 3; ++s)
+    senders.emplace_back([&, s] { return send_numbers(bench.dir.path + "/named", s, count, nullptr, 20); });
   senders.emplace_back([&] {  // and a writer of its standard output
-    for (int i = 0; i < count; ++i)
-      if (::dprintf(channel.stdout_write.get(), "load[3]: n=%d\n", i) <= 0) return 1;
+    for (std::size_t i = 0; i < count; ++i)
+      if (::dprintf(channel.stdout_write.get(), "load[3]: n=%zu\n", i) <= 0) return 1;
     return 0;
   });
   Killer killer(bench, "named", 20, 60ms);
   REQUIRE(bench.until(
       [&] {
         killer.step();
-        return killer.done() && all_ended(senders);
+        stop->store(killer.done() ? 1 : 0);
+        return all_ended(senders);
       },
       60s));
   // On a machine that is too busy to start a relay within two seconds jaild drains, and tells how much.
+  const std::size_t all = 3 * count + static_cast<std::size_t>(*sent);
   auto arrived = [&] {
     return total(numbers_of(bench.lines("named"), 4)) + dropped_of(bench.lines("named"));
   };
-  CHECK(bench.until([&] { return arrived() >= 4 * count; }));
-  CHECK(arrived() == 4 * count);
+  CHECK(bench.until([&] { return arrived() >= all; }));
+  CHECK(arrived() == all);
   for (const auto& numbers : numbers_of(bench.lines("named"), 4)) CHECK(rising(numbers));
-  if (dropped_of(bench.lines("named")) == 0) CHECK(sequence_fault(bench.lines("named"), 4, count) == "");
-  std::cout << dropped_of(bench.lines("named")) << " dropped and told past 20 kills\n";
+  std::cout << all << " messages past 20 kills, " << dropped_of(bench.lines("named"))
+            << " of them dropped and told\n";
   CHECK(killer.at_work() >= 5);
 }
 

@@ -50,7 +50,6 @@ std::string to_text(std::string_view bytes) {
 }
 
 std::optional<std::string> from_text(std::string_view text) {
-  if (text.find('\\') == std::string_view::npos) return std::string(text);
   std::string bytes;
   for (std::size_t at = 0; at < text.size();) {
     if (text[at] != '\\') {

@@ -311,4 +311,5 @@ TEST_CASE("Bytes of names survive as text, and only one text stands for them") {
   CHECK(tree::to_text("\xff\\\xc3\xa4") == "\\xff\\\\\xc3\xa4");
   for (const char* bad : {"\\", "\\x", "\\x4", "\\x41", "\\xFF", "\\xc3\\xa4", "a\\b"})
     CHECK_FALSE(tree::from_text(bad));
+  CHECK_FALSE(tree::from_text("raw \x89, which to_text() never leaves"));
 }

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import socket
@@ -144,7 +145,22 @@ class Instance:
                 self.keeper.kill()
                 self.keeper.wait()
                 raise
+        else:
+            self.stop_heir()
         self.keeper = None
+
+    def stop_heir(self):
+        """The keeper was killed, and jaild made another: nobody's child here."""
+        answer = self.run("status", "--json", status=None)
+        if answer.returncode == 69:
+            return
+        heir = json.loads(answer.stdout)["keeper_pid"]
+        pidfd = os.pidfd_open(heir)
+        try:
+            send(heir, signal.SIGTERM)
+            assert select.select([pidfd], [], [], 20)[0], f"the keeper {heir} does not end"
+        finally:
+            os.close(pidfd)
 
     def status(self, name):
         """The status of one service, as `jail status --json` has it."""

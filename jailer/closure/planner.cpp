@@ -99,6 +99,28 @@ std::optional<Ids> ids_of(Work& work, const std::string& owner, const std::strin
   return std::nullopt;
 }
 
+/// The launcher mounts a directory with nothing but the socket over the one that a log socket is in.
+std::string directory_of(const std::string& log_socket) {
+  return log_socket.substr(0, log_socket.rfind('/'));
+}
+
+/// In a volume that directory must be there, and so must those above it.
+void add_log_directories(const manifest::Manifest& manifest, PlannedVolume& volume) {
+  constexpr std::uint32_t mode = 0755;
+  for (const std::string& socket : manifest.service.log_sockets) {
+    const std::string directory = directory_of(socket) + "/";
+    if (!directory.starts_with(volume.path + "/")) continue;
+    const std::string inside = directory.substr(volume.path.size() + 1);
+    for (std::size_t slash = inside.find('/'); slash != std::string::npos;
+         slash = inside.find('/', slash + 1)) {
+      const std::string part = inside.substr(0, slash);
+      const bool there = std::any_of(volume.directories.begin(), volume.directories.end(),
+                                     [&](const PlannedDirectory& other) { return other.path == part; });
+      if (!there) volume.directories.push_back({part, 0, 0, mode});
+    }
+  }
+}
+
 void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const Place& place) {
   const auto ids = ids_of(work, volume.owner, volume.group, place);
   if (!ids) return;
@@ -112,6 +134,7 @@ void plan_volume(Work& work, Plan& plan, const manifest::Volume& volume, const P
     if (const auto its = ids_of(work, owner, group, below))
       planned.directories.push_back({directory.path, its->uid, its->gid, directory.mode});
   }
+  add_log_directories(work.manifest, planned);
   std::sort(planned.directories.begin(), planned.directories.end(),
             [](const auto& a, const auto& b) { return a.path < b.path; });  // parents come first
 }
@@ -207,6 +230,13 @@ void plan_mounts(Work& work) {
     const Place place = "volume." + volumes[i].name;
     work.out.put_mount_point(volumes[i].path, true, {"mount", {}, "volume " + volumes[i].name}, place);
     work.mounts.insert(volumes[i].path);
+  }
+  const auto& sockets = work.manifest.service.log_sockets;
+  for (std::size_t i = 0; i < sockets.size(); ++i) {
+    const std::string directory = directory_of(sockets[i]);
+    const Place place = fmt::format("service.log_sockets[{}]", i);
+    work.out.put_mount_point(directory, true, {"mount", {}, "log socket"}, place);
+    work.mounts.insert(directory);
   }
 }
 

@@ -179,6 +179,10 @@ class Checker {
       claim(volume.path, "volume." + volume.name, "path", "the volume " + quote(volume.name), true);
     for (const File& file : m_.tree.files)
       claim(file.to, "tree.files." + file.to, "to", "the file " + quote(file.to, 128), false);
+    for (std::size_t i = 0; i < m_.service.log_sockets.size(); ++i)
+      claim(
+          m_.service.log_sockets[i].substr(0, std::max<std::size_t>(m_.service.log_sockets[i].rfind('/'), 1)),
+          fmt::format("service.log_sockets[{}]", i), "", "a log socket's directory", true);
     for (std::size_t i = 0; i < m_.tree.directories.size(); ++i)
       claim(m_.tree.directories[i], fmt::format("tree.directories[{}]", i), "",
             "the directory " + quote(m_.tree.directories[i], 128), false);

@@ -106,6 +106,7 @@ struct Service {
   std::vector<std::string> ready;  ///< of started, notify, listen, check; default: started
   milliseconds ready_timeout{30000};
   std::string reload = "refuse";  ///< refuse | restart | a signal's name
+  std::vector<std::string> log_sockets;  ///< /dev/log once more, for what the daemon chroots further
   Restart restart;
   Stop stop;
   int nice = 0;

@@ -16,6 +16,8 @@ namespace {
 constexpr std::uint64_t run_size = 4ULL << 20U;  // /run holds mount points and the notify socket
 constexpr std::uint32_t run_mode = 0755;
 constexpr std::uint32_t tmp_mode = 01777;
+constexpr std::uint64_t log_directory_size = 4096;  // one name
+constexpr std::uint32_t log_directory_mode = 0755;
 
 /// RLIMIT_NOFILE where the manifest says nothing: as systemd, a soft limit that select(2) can live with, and
 /// a hard one to which a daemon may raise it. A manifest's `files` is both.
@@ -166,28 +168,52 @@ class SpecMaker {
       mount.exec = volume.exec;
       add_bind(std::move(mount), "volume." + volume.name);
     }
+    for (std::size_t i = 0; i < m_.service.log_sockets.size(); ++i) log_socket(i);
     // By target: what a mount lies in comes before it.
     std::sort(spec_.mounts.begin() + own, spec_.mounts.end(),
               [](const Mount& a, const Mount& b) { return a.target < b.target; });
     for (const std::string& name : m_.tree.devices) spec_.devices.push_back({name});
   }
 
+  /// A directory of its own, which holds the socket and nothing else: the daemon's volume needs no file for
+  /// it.
+  void log_socket(std::size_t number) {
+    const std::string& path = m_.service.log_sockets[number];
+    const std::size_t slash = path.rfind('/');
+    if (slash == std::string::npos || path != normal_path(path))
+      return problem("service.log_sockets", fmt::format("{} is not a plain absolute path", quote(path)));
+    Mount mount = private_mount(Mount::Kind::tmpfs, "", log_directory_size, log_directory_mode);
+    mount.target = path.substr(0, slash);
+    mount.writable = false;
+    const bool shared = std::any_of(spec_.mounts.begin(), spec_.mounts.end(),
+                                    [&](const Mount& other) { return other == mount; });
+    if (!shared) add_mount(std::move(mount), fmt::format("service.log_sockets[{}]", number));
+    spec_.log_sockets.push_back(path);
+  }
+
   /// The manifest's reader refuses these too; what is mounted as root is looked at once more.
   void add_bind(Mount mount, const std::string& place) {
-    const bool absolute = mount.target.starts_with('/') && mount.source.starts_with('/');
-    bool reserved = mount.target == "/" || mount.target == "/run" || mount.target == "/tmp" ||
-                    mount.target != normal_path(mount.target);
+    const std::string& source = mount.source;
+    if (!source.starts_with('/') || (source + "/").find("/../") != std::string::npos ||
+        source.find('\0') != std::string::npos)
+      return problem(place, fmt::format("{} cannot be mounted on {}", quote(source), quote(mount.target)));
+    add_mount(std::move(mount), place);
+  }
+
+  void add_mount(Mount mount, const std::string& place) {
+    const std::string& target = mount.target;
+    bool reserved = !target.starts_with('/') || target == "/" || target == "/run" || target == "/tmp" ||
+                    target != normal_path(target) || (target + "/").find("/../") != std::string::npos ||
+                    target.find('\0') != std::string::npos;
     for (const char* own : {"/dev", "/proc", "/sys", "/run/systemd"})
-      reserved = reserved || is_at_or_below(mount.target, own);
-    for (const std::string& text : {mount.target, mount.source})
-      reserved =
-          reserved || (text + "/").find("/../") != std::string::npos || text.find('\0') != std::string::npos;
+      reserved = reserved || is_at_or_below(target, own);
     const bool taken = std::any_of(spec_.mounts.begin(), spec_.mounts.end(),
-                                   [&](const Mount& other) { return other.target == mount.target; });
-    if (!absolute || reserved) {
-      problem(place, fmt::format("{} cannot be mounted on {}", quote(mount.source), quote(mount.target)));
+                                   [&](const Mount& other) { return other.target == target; });
+    if (reserved) {
+      const std::string what = mount.source.empty() ? "nothing" : quote(mount.source);
+      problem(place, fmt::format("{} cannot be mounted on {}", what, quote(target)));
     } else if (taken) {
-      problem(place, fmt::format("two mounts on {}", quote(mount.target)));
+      problem(place, fmt::format("two mounts on {}", quote(target)));
     } else {
       spec_.mounts.push_back(std::move(mount));
     }

@@ -73,7 +73,11 @@ void add_inputs(Additions& launch, const Prepared::Impl& impl, const LaunchInput
   plan.stdout_fd = inputs.stdout_fd;
   plan.stderr_fd = inputs.stderr_fd;
   launch.mounts = impl.mounts;
-  if (!inputs.log_socket.empty()) add_socket_mount(launch, impl.spec, inputs.log_socket, log_target);
+  if (!inputs.log_socket.empty()) {
+    add_socket_mount(launch, impl.spec, inputs.log_socket, log_target);
+    for (const std::string& target : impl.spec.log_sockets)
+      add_socket_mount(launch, impl.spec, inputs.log_socket, target.c_str());
+  }
   launch.env = impl.env;
   if (!inputs.notify_socket.empty()) {
     add_socket_mount(launch, impl.spec, inputs.notify_socket, notify_target);

@@ -60,6 +60,11 @@ const Mount* mount_above(const std::vector<Mount>& mounts, std::size_t count, co
   return found;
 }
 
+bool on_own_tmpfs(const std::vector<Mount>& mounts, const std::string& target) {
+  const Mount* above = mount_above(mounts, mounts.size(), target);
+  return above != nullptr && above->kind == Mount::Kind::tmpfs;
+}
+
 std::string relative(const std::string& absolute) {
   return absolute.substr(1);
 }
@@ -110,8 +115,13 @@ const FsOption* proc_options(Texts& texts) {
 
 Result<void> lay_out_mounts(Prepared::Impl& impl) {
   const std::vector<Mount>& mounts = impl.spec.mounts;
-  if (mounts.size() + 2 > max_mounts)
-    return fail(Exit::config, "mounts: {} of them, {} at most", mounts.size(), max_mounts - 2);
+  const std::vector<std::string>& log_sockets = impl.spec.log_sockets;
+  if (mounts.size() + log_sockets.size() + 2 > max_mounts)
+    return fail(Exit::config, "mounts and log_sockets: {} of them, {} at most",
+                mounts.size() + log_sockets.size(), max_mounts - 2);
+  for (const std::string& target : log_sockets)
+    if (!plain_path(target, true) || !on_own_tmpfs(mounts, target))
+      return fail(Exit::config, "log_sockets: {} is not on a tmpfs of the jail", quote(target));
   for (std::size_t i = 0; i < mounts.size(); ++i) {
     const Mount& mount = mounts[i];
     if (!plain_path(mount.target, true))

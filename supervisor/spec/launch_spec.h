@@ -160,6 +160,8 @@ struct LaunchSpec {
   Credentials credentials;
   std::vector<Mount> mounts;
   std::vector<Device> devices;
+  /// Where /dev/log is shown besides: absolute, each on a tmpfs of `mounts`.
+  std::vector<std::string> log_sockets;
   std::vector<Rlimit> rlimits;
   Limits limits;
   int oom_score_adjust = 0;

@@ -131,6 +131,7 @@ void describe(V& v, LaunchSpec& s) {
   v("argv", s.argv), v("env", s.env), v("cwd", s.cwd), v("hostname", s.hostname);
   v("network", s.network), v("network_name", s.network_name);
   v("credentials", s.credentials), v("mounts", s.mounts), v("devices", s.devices), v("rlimits", s.rlimits);
+  v("log_sockets", s.log_sockets);
   v("limits", s.limits), v("oom_score_adjust", s.oom_score_adjust), v("nice", s.nice);
   v("memory_deny_write_execute", s.memory_deny_write_execute), v("require", s.require);
   v("sockets", s.sockets), v("ready", s.ready), v("listen_ports", s.listen_ports), v("check", s.check);

@@ -9,6 +9,7 @@ import pwd
 import re
 import signal
 import smtplib
+import socket
 import subprocess
 import threading
 import time
@@ -376,6 +377,11 @@ def test_inner_chroots_work_with_the_drop_in():
                 root = os.stat(f"/proc/{pid}/root/")
                 assert (root.st_dev, root.st_ino) == (queue.st_dev, queue.st_ino), name
         assert os.stat(f"/proc/{running['virtual'][0]}/root/").st_ino != queue.st_ino
+        # Whoever opens the log in there reaches the relay: one socket, seen twice.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inner:
+            inner.connect(f"/proc/{running['smtpd'][0]}/root/dev/log")
+            inner.send(b"<22>postfix/smtpd: token-inner-log")
+        wait_for(lambda: [line for line in log(it) if "token-inner-log" in line], 5, "the line in the log")
 
 
 # ---- what it cannot do without

@@ -270,7 +270,15 @@ TEST_CASE("log and notify sockets are where daemons look for them", "[sandbox]")
   sandbox::LaunchInputs inputs;
   inputs.log_socket = house.top / "log.sock";
   inputs.notify_socket = house.top / "notify.sock";
-  house.ask({"datagram:/dev/log", "datagram:/run/systemd/notify", "environment", "chmod:/dev/log"});
+  Mount inner;
+  inner.kind = Mount::Kind::tmpfs;
+  inner.target = "/run/inner/dev";
+  inner.size = 4096;
+  inner.mode = 0755;
+  house.spec.mounts.push_back(inner);
+  house.spec.log_sockets = {"/run/inner/dev/log"};
+  house.ask({"datagram:/dev/log", "datagram:/run/systemd/notify", "environment", "chmod:/dev/log",
+             "datagram:/run/inner/dev/log", "chmod:/run/inner/dev"});
   const Outcome outcome = live(house, inputs);
   INFO(outcome.step << outcome.output);
   CHECK(outcome.says("datagram /dev/log ok"));
@@ -278,6 +286,9 @@ TEST_CASE("log and notify sockets are where daemons look for them", "[sandbox]")
   CHECK(outcome.says("environment NOTIFY_SOCKET=/run/systemd/notify"));
   CHECK(outcome.says("chmod /dev/log EROFS"));
   char bytes[16];
+  CHECK(::recv(log.get(), bytes, sizeof bytes, 0) == 5);
+  CHECK(outcome.says("datagram /run/inner/dev/log ok"));
+  CHECK(outcome.says("chmod /run/inner/dev EROFS"));
   CHECK(::recv(log.get(), bytes, sizeof bytes, 0) == 5);
   CHECK(::recv(notify.get(), bytes, sizeof bytes, 0) == 5);
 }

@@ -201,6 +201,22 @@ TEST_CASE("mount points take the type of what is mounted on them") {
   CHECK(holds(bad(root, m), "config '/no'"));
 }
 
+TEST_CASE("the directory of a log socket is made where it is missing, in the tree and in a volume") {
+  const Root root;
+  manifest::Manifest m;
+  m.service.log_sockets = {"/srv/dev/log", "/v/a/b/log", "/vv/dev/log"};
+  m.volumes.push_back({"v", "/v", "root", "", 0750, false});
+  m.volumes.back().directories = {{"a", "", "", 0700}};
+  const Plan plan = good(root, m);
+  CHECK(plan.entries.at("/srv/dev").type == EntryType::directory);
+  CHECK(plan.entries.at("/vv/dev").type == EntryType::directory);
+  REQUIRE(plan.volumes.size() == 1);
+  const auto& made = plan.volumes[0].directories;
+  REQUIRE(made.size() == 2);
+  CHECK((made[0].path == "a" && made[0].mode == 0700));
+  CHECK((made[1].path == "a/b" && made[1].mode == 0755 && made[1].uid == 0));
+}
+
 TEST_CASE("the shortest chain is found, also where reasons run in a circle") {
   const Reasons reasons = {{"/a", {{"binary", "", "tree.binaries[0]"}}},
                            {"/b", {{"needed", "/c", "b"}, {"needed", "/a", "b"}}},

@@ -109,6 +109,26 @@ TEST_CASE("sockets are laid out one by one, their owners as numbers") {
   CHECK(unknown.error().message.find("no such user: 'bnid'") != std::string::npos);
 }
 
+TEST_CASE("a log socket gets a sealed directory of its own, before which the volume it is in is mounted") {
+  auto m = named();
+  m.service.log_sockets = {"/var/cache/bind/dev/log", "/var/cache/bind/dev/log2"};
+  const auto spec = make_launch_spec(instance(), m, accounts());
+  INFO((spec ? std::string() : spec.error().message));
+  REQUIRE(spec);
+  CHECK(spec->log_sockets == m.service.log_sockets);
+  REQUIRE(spec->mounts.size() == 8);
+  CHECK(spec->mounts[6].target == "/var/cache/bind");
+  CHECK(spec->mounts[7].target == "/var/cache/bind/dev");
+  CHECK(spec->mounts[7].kind == Mount::Kind::tmpfs);
+  CHECK_FALSE(spec->mounts[7].writable);
+  for (const char* path :
+       {"/log", "/dev/log", "/run/log", "/a/../log", "/var/cache/bind/log", "log", "/a/log/"}) {
+    INFO(path);
+    m.service.log_sockets = {path};
+    CHECK_FALSE(make_launch_spec(instance(), m, accounts()));
+  }
+}
+
 TEST_CASE("what would be mounted over the jail's own is refused") {
   for (const char* target : {"/", "/dev", "/dev/x", "/proc/sys", "/sys", "/run", "/tmp",
                              "/run/systemd/notify", "relative", "/a/../b", "/a//b", "/var/cache/bind"}) {

@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps disable doctor enable lint list lock logs plan reload remove restart show start status stop verify why
+set -l verbs build deps diff disable doctor enable files history lint list lock logs plan reload remove restart rollback show start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -46,6 +46,10 @@ $verb -a doctor -d 'Say what this host can enforce'
 $verb -a enable -d 'Have jaild start services when it starts'
 $verb -a lint -d 'Check manifests'
 $verb -a list -d 'List the jails that are built'
+$verb -a diff -d 'Show what changed between two generations'
+$verb -a files -d 'List what is in a tree'
+$verb -a history -d 'List the generations of a jail'
+$verb -a rollback -d 'Make an earlier generation the current one'
 $verb -a lock -d 'Print what a tree must contain'
 $verb -a logs -d 'Print what services have logged'
 $verb -a plan -d 'Print what a build would put into the tree'
@@ -61,7 +65,7 @@ $verb -a why -d 'Say why a file is in the tree'
 
 complete -c jail -n '__fish_seen_subcommand_from build lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
-complete -c jail -n '__fish_seen_subcommand_from disable enable lock logs reload remove restart start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from diff disable enable files history lock logs reload remove restart rollback start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s n -l lines -x -a all -d 'The last so many lines'
@@ -72,3 +76,4 @@ complete -c jail -n '__fish_seen_subcommand_from start stop restart' -l no-wait 
 complete -c jail -n '__fish_seen_subcommand_from enable' -l now -d 'And start them'
 complete -c jail -n '__fish_seen_subcommand_from disable' -l now -d 'And stop them'
 complete -c jail -n '__fish_seen_subcommand_from status' -l wait -x -d 'Wait so many seconds for what is starting'
+complete -c jail -n '__fish_seen_subcommand_from files' -s l -l long -d 'Mode, owner, size and package, too'

@@ -4,20 +4,16 @@
 #include <fmt/format.h>
 
 #include "jailer/cli/verbs.h"
-#include "supervisor/base/io.h"
 #include "supervisor/spec/generation.h"
 
 namespace jail::cli {
 namespace {
 
-constexpr std::size_t lock_limit = std::size_t{256} << 20U;
-
 Result<std::string> current_lock(const Instance& instance, const std::string& name_or_path) {
   JAIL_TRY(name, jail_name(name_or_path));
   JAIL_TRY(opened, generation::open_current(instance, name));
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, lock_limit, false));
-  JAIL_CHECK(lock_from_json(text, opened.path + "/" + generation::lock));
-  return std::move(text);
+  JAIL_TRY(lock, lock_of(opened));
+  return to_json(lock);
 }
 
 }  // namespace

@@ -9,13 +9,17 @@ using AddVerb = void (*)(CLI::App&, Context&);
 
 void add_build(CLI::App& app, Context& context);
 void add_deps(CLI::App& app, Context& context);
+void add_diff(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
+void add_files(CLI::App& app, Context& context);
+void add_history(CLI::App& app, Context& context);
 void add_lint(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_plan(CLI::App& app, Context& context);
 void add_remove(CLI::App& app, Context& context);
+void add_rollback(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);
 void add_start_stop(CLI::App& app, Context& context);  // start stop restart reload enable disable
 void add_status(CLI::App& app, Context& context);

@@ -17,11 +17,8 @@
 namespace jail::cli {
 namespace {
 
-constexpr std::size_t lock_limit = std::size_t{256} << 20U;
-
 Result<Reasons> reasons_of_lock(const generation::Opened& opened) {
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, lock_limit, false));
-  JAIL_TRY(lock, lock_from_json(text, opened.path + "/" + generation::lock));
+  JAIL_TRY(lock, lock_of(opened));
   Reasons reasons;
   for (LockEntry& entry : lock.entries) reasons[entry.path] = std::move(entry.why);
   return reasons;

@@ -74,6 +74,28 @@ struct Built {
 /// started it.
 [[nodiscard]] Result<std::vector<pid_t>> running_in(const Instance& instance, const std::string& name);
 
+/// The generations of `name` that are there, rising. Takes no lock.
+[[nodiscard]] Result<std::vector<unsigned long>> generation_numbers(const Instance& instance,
+                                                                    const std::string& name);
+
+/// The one before `number` that is there; Exit::no_input where there is none.
+[[nodiscard]] Result<unsigned long> generation_before(const Instance& instance, const std::string& name,
+                                                      unsigned long number);
+
+/// The processes that live in one generation.
+[[nodiscard]] std::vector<pid_t> processes_of(const Instance& instance, const std::string& name,
+                                              unsigned long number);
+
+struct Rollback {
+  unsigned long from = 0;
+  unsigned long to = 0;
+};
+
+/// Makes the generation `number` (0: the one before the current) the current one. It must be as it was built,
+/// every byte, and its volumes must fit; what runs is not touched.
+[[nodiscard]] Result<Rollback> rollback(const Instance& instance, const std::string& name,
+                                        unsigned long number);
+
 /// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A
 /// jail that still runs is the caller's to refuse. What other jails share in the store stays.
 [[nodiscard]] Result<void> remove(const Instance& instance, const std::string& name, bool purge);

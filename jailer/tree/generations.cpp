@@ -75,13 +75,17 @@ Result<JailDir> open_jail(const Instance& instance, const std::string& name, boo
   return fail(Exit::busy, "{}: made and removed again and again", name);
 }
 
-Result<std::vector<unsigned long>> generation_numbers(const JailDir& jail) {
-  JAIL_TRY(names, names_in(jail.generations.get(), jail.path + "/gen"));
+Result<std::vector<unsigned long>> numbers_in(int generations, const std::string& path) {
+  JAIL_TRY(names, names_in(generations, path));
   std::vector<unsigned long> numbers;
   for (const std::string& name : names)
     if (const unsigned long number = parse_number(name); number > 0) numbers.push_back(number);
   std::sort(numbers.begin(), numbers.end());
   return numbers;
+}
+
+Result<std::vector<unsigned long>> generation_numbers(const JailDir& jail) {
+  return numbers_in(jail.generations.get(), jail.path + "/gen");
 }
 
 Result<void> clean_stale(const JailDir& jail) {
@@ -159,8 +163,12 @@ std::vector<pid_t> processes_in(const JailDir& jail, unsigned long number, const
   const std::string name = generation::file_name(number);
   const UniqueFd dir(
       ::openat(jail.generations.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  return dir ? processes_in(dir.get(), roots) : std::vector<pid_t>();
+}
+
+std::vector<pid_t> processes_in(int generation, const Roots& roots) {
   struct stat status {};
-  if (!dir || ::fstatat(dir.get(), generation::tree, &status, AT_SYMLINK_NOFOLLOW) != 0) return {};
+  if (::fstatat(generation, generation::tree, &status, AT_SYMLINK_NOFOLLOW) != 0) return {};
   const auto found = roots.find({status.st_dev, status.st_ino});
   return found == roots.end() ? std::vector<pid_t>() : found->second;
 }

@@ -31,6 +31,8 @@ struct JailDir {
 
 /// Generations that are there, rising.
 [[nodiscard]] Result<std::vector<unsigned long>> generation_numbers(const JailDir& jail);
+/// The same, of the open directory gen/, whose path is for messages.
+[[nodiscard]] Result<std::vector<unsigned long>> numbers_in(int generations, const std::string& path);
 
 /// Removes what builds that died have left. The lock must be held.
 [[nodiscard]] Result<void> clean_stale(const JailDir& jail);
@@ -67,6 +69,8 @@ using Roots = std::map<std::pair<dev_t, ino_t>, std::vector<pid_t>>;
 [[nodiscard]] Roots process_roots();
 /// Those whose root is the tree of generation `number`.
 [[nodiscard]] std::vector<pid_t> processes_in(const JailDir& jail, unsigned long number, const Roots& roots);
+/// The same, of an open generation.
+[[nodiscard]] std::vector<pid_t> processes_in(int generation, const Roots& roots);
 
 /// Keeps `current`, the two before it, any after it (a rollback went back from them), and those that
 /// processes live in; removes the others. Returns how many.

@@ -19,6 +19,7 @@
 #include "jailer/tree/hash.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/lock_text.h"
+#include "supervisor/base/io.h"
 
 namespace jail {
 namespace {
@@ -29,6 +30,8 @@ using tree::to_text;
 constexpr std::array<const char*, 5> type_names = {"directory", "file", "symlink", "character_device",
                                                    "block_device"};
 static_assert(static_cast<std::size_t>(EntryType::block_device) + 1 == type_names.size());
+
+constexpr std::size_t max_lock = 256UL << 20U;
 
 std::string octal(std::uint32_t mode) {
   return fmt::format("{:04o}", mode);
@@ -167,6 +170,11 @@ Result<Lock> lock_from_json(std::string_view text, std::string_view name) {
                           name, hash != lock.tree_hash ? "tree hash" : "seal"),
                      tree::new_lock);
   return lock;
+}
+
+Result<Lock> lock_of(const generation::Opened& opened) {
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_lock, false));
+  return lock_from_json(text, opened.path + "/" + generation::lock);
 }
 
 }  // namespace jail

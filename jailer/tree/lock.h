@@ -7,6 +7,7 @@
 
 #include "jailer/closure/plan.h"
 #include "supervisor/base/error.h"
+#include "supervisor/spec/generation.h"
 
 namespace jail {
 
@@ -50,5 +51,8 @@ struct Lock {
 /// Strict. A lock that was edited, so that the tree hash does not match its entries or the seal not its text,
 /// is Exit::manifest, as is anything else that is wrong with it. `name` is for messages.
 [[nodiscard]] Result<Lock> lock_from_json(std::string_view text, std::string_view name);
+
+/// The lock of a generation.
+[[nodiscard]] Result<Lock> lock_of(const generation::Opened& opened);
 
 }  // namespace jail

@@ -23,11 +23,6 @@ using namespace jail::tree;
 
 constexpr std::size_t max_file = 256UL << 20U;
 
-Result<Lock> lock_of(const generation::Opened& opened) {
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_file, false));
-  return lock_from_json(text, opened.path + "/" + generation::lock);
-}
-
 /// Numbers of files and bytes: from the index, which is small, else from the lock.
 void count(const generation::Opened& opened, Built& built) {
   const auto text = read_file_at(opened.dir.get(), generation::index, max_file, false);
@@ -107,6 +102,57 @@ Result<std::vector<pid_t>> running_in(const Instance& instance, const std::strin
   for (const unsigned long number : numbers)
     for (const pid_t pid : processes_in(jail, number, roots)) all.push_back(pid);
   return all;
+}
+
+Result<std::vector<unsigned long>> generation_numbers(const Instance& instance, const std::string& name) {
+  // That it is built, and by which words it is said if not.
+  JAIL_CHECK(generation::open_current(instance, name));
+  const std::string path = instance.jail(name) + "/gen";
+  const UniqueFd gens(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!gens) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
+  return numbers_in(gens.get(), path);
+}
+
+std::vector<pid_t> processes_of(const Instance& instance, const std::string& name, unsigned long number) {
+  const auto opened = generation::open_number(instance, name, number);
+  return opened ? processes_in(opened->dir.get(), process_roots()) : std::vector<pid_t>();
+}
+
+Result<unsigned long> generation_before(const Instance& instance, const std::string& name,
+                                        unsigned long number) {
+  JAIL_TRY(numbers, generation_numbers(instance, name));
+  const auto at = std::lower_bound(numbers.begin(), numbers.end(), number);
+  if (at == numbers.begin())
+    return with_hint(fail(Exit::no_input, "{}: no generation before {} is kept", name, number),
+                     fmt::format("those that are there: jail history {}", name));
+  return *(at - 1);
+}
+
+Result<Rollback> rollback(const Instance& instance, const std::string& name, unsigned long number) {
+  JAIL_CHECK(demand_root("roll back a jail"));
+  JAIL_TRY(jail, open_jail(instance, name, false));
+  JAIL_TRY(current, generation::open_current(instance, name));
+  Rollback moved{current.number, number};
+  if (number == 0) {
+    JAIL_TRY(before, generation_before(instance, name, current.number));
+    moved.to = before;
+  }
+  JAIL_TRY(numbers, generation_numbers(jail));
+  if (!std::binary_search(numbers.begin(), numbers.end(), moved.to))
+    return with_hint(fail(Exit::no_input, "{}: no generation {}", name, moved.to),
+                     fmt::format("those that are there: jail history {}", name));
+  JAIL_TRY(opened, generation::open_number(instance, name, moved.to));
+  JAIL_TRY(verified, verify(opened));
+  if (!verified.differences.empty())
+    return with_hint(
+        fail(Exit::answer_no, "{}: generation {} is not as it was built: {}", name, moved.to,
+             verified.differences.front().text),
+        fmt::format("another one, or a new one: jail history {0}, jail build --force {0}", name));
+  JAIL_TRY(lock, lock_of(opened));
+  JAIL_TRY(volumes_there, check_volumes(instance, lock.volumes, true));
+  (void)volumes_there;
+  JAIL_CHECK(switch_current(jail, moved.to));
+  return moved;
 }
 
 Result<void> remove(const Instance& instance, const std::string& name, bool purge) {

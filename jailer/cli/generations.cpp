@@ -1,0 +1,16 @@
+#include "jailer/cli/generations.h"
+
+namespace jail::cli {
+
+Result<generation::Opened> open_generation(const Context& context, const std::string& name_or_path,
+                                           unsigned long number) {
+  JAIL_TRY(name, jail_name(name_or_path));
+  if (number == 0) return generation::open_current(context.instance, name);
+  auto opened = generation::open_number(context.instance, name, number);
+  if (!opened && opened.error().exit == Exit::no_input)
+    return with_hint(fail(Exit::no_input, "{}: no generation {}", name, number),
+                     fmt::format("those that are there: jail history {}", name));
+  return opened;
+}
+
+}  // namespace jail::cli

@@ -226,7 +226,7 @@ def test_a_terminal_is_stood_for_by_one_that_is_the_commands_own(it):
 
 
 def test_what_is_left_behind_cannot_read_the_terminal(it):
-    tty = Tty(["/bin/sh", "-c", '"$@"; stty -a; echo back; read line; echo "got $line"', "sh",
+    tty = Tty(["/bin/sh", "-c", '"$@"; stty -a; echo back; sleep 0.5; read line; echo "got $line"', "sh",
                *it.command("exec", NAME, "--", "sh", "-c", "trap '' HUP; (trap '' HUP; while read x; do echo stolen-$x >> /run/house/stolen; done; echo end >> /run/house/stolen) <&1 & exit 0")])
     tty.until("back")
     assert " icanon" in tty.text and " echo " in tty.text, "our terminal is as it was"

@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps disable doctor enable lint list lock logs plan reload remove restart show start status stop verify why'
+  local verbs='build deps disable doctor enable exec lint list lock logs plan reload remove restart show start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -47,11 +47,20 @@ _jail() {
     mapfile -t COMPREPLY < <(compgen -W "$verbs $common --version" -- "$cur")
     return
   fi
+  # Behind "exec NAME --" stands a command.
+  if [[ $verb == exec ]]; then
+    for ((i = 1; i < COMP_CWORD; ++i)); do
+      [[ ${COMP_WORDS[i]} == -- ]] || continue
+      mapfile -t COMPREPLY < <(if ((i + 1 == COMP_CWORD)); then compgen -c -- "$cur"; else compgen -f -- "$cur"; fi)
+      return
+    done
+  fi
   if [[ $cur == -* ]]; then
     local own=''
     case $verb in
       build) own='--force' ;;
       deps) own='--explain' ;;
+      exec) own='--tree --host' ;;
       logs) own='--lines --follow' ;;
       remove) own='--purge' ;;
       show) own='--all' ;;

@@ -35,10 +35,14 @@ _jail() {
       mapfile -t COMPREPLY < <(compgen -d -- "$cur")
       return
       ;;
+    --using)
+      mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+      return
+      ;;
   esac
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${COMP_WORDS[i]} in
-      --home | --manifests | --root) ((++i)) ;;
+      --home | --manifests | --root | --using) ((++i)) ;;
       -*) ;;
       *) verb=${COMP_WORDS[i]} && break ;;
     esac
@@ -62,6 +66,7 @@ _jail() {
       deps) own='--explain' ;;
       exec) own='--tree --host' ;;
       logs) own='--lines --follow' ;;
+      reload) own='--using' ;;
       remove) own='--purge' ;;
       show) own='--all' ;;
       start | stop | restart) own='--no-wait' ;;

@@ -69,6 +69,7 @@ complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of 
 complete -c jail -n '__fish_seen_subcommand_from exec' -l host -d 'A program of the host only'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s n -l lines -x -a all -d 'The last so many lines'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Go on with what comes'
+complete -c jail -n '__fish_seen_subcommand_from reload' -l using -r -F -d 'Those that show a path as a configuration'
 complete -c jail -n '__fish_seen_subcommand_from remove' -l purge -d 'Remove volumes too'
 complete -c jail -n '__fish_seen_subcommand_from show' -l all -d 'Show defaults too'
 complete -c jail -n '__fish_seen_subcommand_from start stop restart' -l no-wait -d 'Return when jaild has begun'

@@ -45,6 +45,7 @@ def test_rndc_asks_named(house):
     wait_for((house.home / "state/volumes/named-cache/named_dump.db").exists, 5, "the dump")
     done = run(house, "named", "rndc", "no-such-command", status=None)
     assert done.returncode not in (0, 125) and "unknown command" in done.stderr, done.stderr
+    assert "zone example.test/IN: loaded" in run(house, "named", "named-checkconf", "-z").stdout, "where the jail's files are"
     assert answers()
 
 

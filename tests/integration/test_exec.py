@@ -172,6 +172,21 @@ def test_closed_descriptors_are_no_trouble(it):
     assert done.returncode == 4
 
 
+@pytest.mark.parametrize("call", ["pidfd_open", "setns", "clone3", "setsid", "fchdir", "chroot", "keyctl", "close_range", "dup3",
+                                  "setpriority", "prlimit64", "setgroups", "setresgid", "setresuid", "capset", "seccomp"])
+def test_without_a_step_of_the_set_up_nothing_runs(it, call):
+    """Each call of it fails, one call at a time."""
+    ran = it.home / "state/volumes/house-run/ran"
+    script = ["sh", "-c", "echo > /run/house/ran"]
+    command = it.command("exec", NAME, "--", *script)
+    run(it, *script)
+    ran.unlink()  # that it would be there
+    done = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:error=EPERM", *command],
+                          capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+    assert done.returncode == 125 and "Operation not permitted" in done.stderr, done.stderr
+    assert not ran.exists()
+
+
 # ---- terminals
 
 

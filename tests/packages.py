@@ -27,11 +27,9 @@ def layer(folder, scratch):
 
 
 @contextlib.contextmanager
-def installed(bundle):
-    """Moves this process into a mount namespace of its own, where the packages of `bundle` (contrib/install-deps has the
-    list) are installed, and those that conflict with them are not. /run is new there, and empty. The machine's own
-    directories stay as they are: what is written below /etc, /usr and /var is gone at the end."""
-    packages = (ARCHIVES / bundle / "packages").read_text().split()
+def layered():
+    """Moves this process into a mount namespace of its own. /run is new there, and empty. The machine's own directories stay
+    as they are: what is written below /etc, /usr and /var is gone at the end."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
@@ -48,12 +46,21 @@ def installed(bundle):
         mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
         mounted.insert(0, "/run")
         pathlib.Path("/run/lock").mkdir(mode=0o1777)
-        install(ARCHIVES / bundle, packages)
         yield
     finally:
         for place in mounted:
             subprocess.run(["umount", "--lazy", str(place)], check=True)
         scratch.rmdir()
+
+
+@contextlib.contextmanager
+def installed(bundle):
+    """As layered(); the packages of `bundle` (contrib/install-deps has the list) are installed there, and those that conflict
+    with them are not."""
+    packages = (ARCHIVES / bundle / "packages").read_text().split()
+    with layered():
+        install(ARCHIVES / bundle, packages)
+        yield
 
 
 def install(archives, packages):

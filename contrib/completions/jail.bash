@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable files history lint list lock logs plan reload remove restart rollback show start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec files history lint list lock logs plan reload remove restart rollback show start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -35,10 +35,14 @@ _jail() {
       mapfile -t COMPREPLY < <(compgen -d -- "$cur")
       return
       ;;
+    --using)
+      mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+      return
+      ;;
   esac
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${COMP_WORDS[i]} in
-      --home | --manifests | --root) ((++i)) ;;
+      --home | --manifests | --root | --using) ((++i)) ;;
       -*) ;;
       *) verb=${COMP_WORDS[i]} && break ;;
     esac
@@ -47,13 +51,23 @@ _jail() {
     mapfile -t COMPREPLY < <(compgen -W "$verbs $common --version" -- "$cur")
     return
   fi
+  # Behind "exec NAME --" stands a command.
+  if [[ $verb == exec ]]; then
+    for ((i = 1; i < COMP_CWORD; ++i)); do
+      [[ ${COMP_WORDS[i]} == -- ]] || continue
+      mapfile -t COMPREPLY < <(if ((i + 1 == COMP_CWORD)); then compgen -c -- "$cur"; else compgen -f -- "$cur"; fi)
+      return
+    done
+  fi
   if [[ $cur == -* ]]; then
     local own=''
     case $verb in
       build) own='--force' ;;
       deps) own='--explain' ;;
       files) own='--long' ;;
+      exec) own='--tree --host' ;;
       logs) own='--lines --follow' ;;
+      reload) own='--using' ;;
       remove) own='--purge' ;;
       show) own='--all' ;;
       start | stop | restart) own='--no-wait' ;;

@@ -21,7 +21,8 @@ struct Context {
   bool json = false;
   bool quiet = false;
   bool verbose = false;
-  Instance instance;  ///< from home and manifests
+  std::vector<std::string> behind;  ///< the words behind "--", word for word: the command of `exec`
+  Instance instance;                ///< from home and manifests
 
   /// What the chosen verb does; set by its CLI11 callback, run by main after parsing. The status is Exit's.
   std::function<int()> run;

@@ -1,6 +1,8 @@
 // jail: makes, explains and verifies root trees, and talks to jaild.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <string_view>
 
 #include "jailer/cli/cli.h"
 #include "jailer/cli/verbs.h"
@@ -9,6 +11,16 @@ namespace {
 
 using namespace jail;
 using namespace jail::cli;
+
+/// Takes what stands behind "--" away from CLI11, which would take "[a,b]" in it for a list: it is a command
+/// of `exec`, word for word. Returns the number of words that are left.
+int cut_command(int argc, char** argv, Context& context) {
+  char** const end = argv + argc;
+  char** const dashes = std::find(argv, end, std::string_view("--"));
+  if (std::find(argv, dashes, std::string_view("exec")) == dashes || dashes == end) return argc;
+  context.behind.assign(dashes + 1, end);
+  return static_cast<int>(dashes - argv);
+}
 
 int run(int argc, char** argv) {
   CLI::App app{"Root trees for network daemons: built, verified, and run by jaild.", "jail"};
@@ -23,13 +35,14 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
-      add_build,    add_deps, add_diff,       add_doctor, add_files, add_history,
-      add_rollback, add_lint, add_list,       add_lock,   add_logs,  add_plan,
-      add_remove,   add_show, add_start_stop, add_status, add_why,   add_verify,
+      add_build, add_deps,       add_diff,   add_doctor, add_exec, add_files,  add_history,
+      add_lint,  add_list,       add_lock,   add_logs,   add_plan, add_remove, add_rollback,
+      add_show,  add_start_stop, add_status, add_verify, add_why,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {
-    app.parse(argc, argv);
+    app.parse(cut_command(argc, argv, context), argv);
+    if (!context.behind.empty() && !app.got_subcommand("exec")) throw CLI::ExtrasError(context.behind);
   } catch (const CLI::ParseError& error) {
     const int status = app.exit(error, std::cout, std::cerr);
     return status == 0 ? 0 : static_cast<int>(Exit::usage);

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "jailer/cli/services.h"
+#include "jailer/cli/using.h"
 #include "jailer/cli/verbs.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
@@ -37,6 +38,7 @@ constexpr std::array verbs = {
 
 struct Options {
   std::vector<std::string> names;
+  std::vector<std::string> using_paths;
   bool no_wait = false;
   bool now = false;
 };
@@ -88,9 +90,28 @@ Result<control::Answer> carry_out(const Instance& instance, const control::Reque
   return tl::unexpected(unavailable(instance, request, answer.error()));
 }
 
+/// Those that are named, and those that use what is named.
+Result<std::vector<std::string>> all_names(const Instance& instance, const Options& options) {
+  JAIL_TRY(names, jail_names(options.names));
+  if (options.using_paths.empty()) return std::move(names);
+  JAIL_TRY(users, services_using(instance, options.using_paths));
+  for (const std::string& user : users)
+    if (std::find(names.begin(), names.end(), user) == names.end()) names.push_back(user);
+  return std::move(names);
+}
+
 int run_verb(const Context& context, const Verb& verb, const Options& options) {
-  auto names = jail_names(options.names);
+  auto names = all_names(context.instance, options);
   if (!names) return report(names.error());
+  if (names->empty() && options.using_paths.empty())
+    return report(with_hint(fail(Exit::usage, "{}: which jail?", verb.name),
+                            fmt::format("name it: jail {} NAME", verb.name))
+                      .value());
+  if (names->empty()) {
+    if (!context.quiet)
+      fmt::print(stderr, "no service that runs uses {}\n", fmt::join(options.using_paths, ", "));
+    return 0;
+  }
   control::Request request{verb.name, *names, !options.no_wait};
   const auto answer = carry_out(context.instance, request);
   if (!answer) return report(answer.error());
@@ -110,7 +131,15 @@ int run_verb(const Context& context, const Verb& verb, const Options& options) {
 void add(CLI::App& app, Context& context, const Verb& verb) {
   CLI::App* command = add_verb(app, context, verb.name, verb.description);
   auto options = std::make_shared<Options>();
-  command->add_option("name", options->names, "The jails (or their manifests)")->required();
+  auto* names = command->add_option("name", options->names, "The jails (or their manifests)");
+  if (std::string_view(verb.name) == "reload")
+    command
+        ->add_option("--using", options->using_paths,
+                     "Those that run and show PATH as a configuration (may be repeated)")
+        ->type_name("PATH")
+        ->allow_extra_args(false);
+  else
+    names->required();
   if (verb.can_wait) command->add_flag("--no-wait", options->no_wait, "Return when jaild has begun");
   if (verb.now != nullptr) command->add_flag("--now", options->now, fmt::format("And {} them", verb.now));
   command->callback([&context, &verb, options] {

@@ -7,21 +7,12 @@
 #include <optional>
 #include <string>
 
+#include "supervisor/base/cgroup_place.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/spec/launch_spec.h"
 
 namespace jail::loop {
-
-/// A mount of cgroup v2 and our place in it.
-struct CgroupPlace {
-  std::string mount;  ///< "/sys/fs/cgroup"
-  std::string own;    ///< the directory of our own cgroup, absolute
-};
-/// From the texts of /proc/self/mountinfo and /proc/self/cgroup. Nothing where cgroup v2 is not mounted or
-/// our own cgroup does not show in the mount.
-[[nodiscard]] std::optional<CgroupPlace> find_cgroup_place(std::string_view mountinfo,
-                                                           std::string_view cgroup);
 
 /// The cgroup of one service.
 class Cgroup {

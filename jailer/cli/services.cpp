@@ -50,7 +50,9 @@ std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
     lines.push_back("last restart: " + reason);
   if (!service.check_failure.empty()) lines.push_back("the check fails: " + escape(service.check_failure));
   if (service.state == "backoff") lines.push_back("next start in " + duration_text(service.next_start_ms));
-  if (troubled)
+  if (!troubled && !service.last_lines.empty())
+    lines.push_back("since its start or reload it has logged errors:");
+  if (troubled || service.state == "ready")
     for (const std::string& line : service.last_lines) lines.push_back("| " + escape(line));
   const bool newer = service.pid != 0 && service.current_generation > service.generation;
   if (service.manifest_edited)

@@ -62,7 +62,7 @@ class Unit {
 
   /// Something happened. Actions are done before it returns (unless it is called from within one).
   void dispatch(service::Event event);
-  void request(service::Event::Kind kind) { dispatch({kind, 0, 0, {}}); }
+  void request(service::Event::Kind kind);
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const service::Machine& machine() const { return machine_; }
@@ -109,6 +109,7 @@ class Unit {
   void close_process();
   void find_network();
   [[nodiscard]] std::string held(std::string_view what) const { return fmt::format("{}/{}", name_, what); }
+  [[nodiscard]] std::string log_file() const { return house_.instance.log + "/" + name_ + ".log"; }
   [[nodiscard]] std::string runtime_dir() const { return house_.instance.services() + "/" + name_; }
 
   House& house_;
@@ -116,6 +117,7 @@ class Unit {
   service::Machine machine_;
   std::deque<service::Event> events_;
   bool dispatching_ = false;
+  std::chrono::system_clock::time_point asked_;  ///< to start or to reload, the last time
   std::string state_json_;
   Token wake_timer_ = 0, port_timer_ = 0, launch_timer_ = 0;
 
@@ -145,8 +147,5 @@ class Unit {
   std::unique_ptr<CheckRun> check_;
   std::optional<ListenerProbe> ports_;
 };
-
-/// The last `count` lines of LOG/NAME.log, escaped.
-[[nodiscard]] std::vector<std::string> last_lines(const std::string& file, std::size_t count);
 
 }  // namespace jail::loop

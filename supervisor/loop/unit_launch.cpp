@@ -71,6 +71,7 @@ void Unit::launch_now() {
     launch_timer_ = house_.loop.at(Clock::now() + empty_interval, [this] { launch_now(); });
     return;
   }
+  asked_ = std::chrono::system_clock::now();
   auto launched = start_process();
   if (!launched) return failed(with_hint_text(launched.error()));
   init_ = std::move(launched->init);

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 import tomllib
 
 from jailtest import CLONE_NEWNET, REPO, own_network, send, wait_for

@@ -11,7 +11,7 @@ import pytest
 
 from audit import Denials
 from jailtest import Instance, dns_query, wait_for
-from namehouse import BIND, KEY, dig, lay_out, update
+from namehouse import BIND, dig, lay_out, update
 
 CLONE3 = 435  # said not to exist, as it cannot be filtered: the C library goes on with clone
 @pytest.fixture(scope="module")

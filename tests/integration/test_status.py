@@ -90,6 +90,12 @@ def test_a_start_that_takes_long_says_what_its_daemon_says(tmp_path):
     assert lines.count("| one") == lines.count("waiting for the check") == 1
 
 
+def test_one_that_serves_on_with_errors_shows_them(tmp_path):
+    Jaild(tmp_path, {"status": {"services": [{**READY, "last_lines": ["one", "two"]}]}})
+    lines = [line.strip() for line in run(tmp_path, "status").stdout.splitlines()]
+    assert lines[-3:] == ["since its start or reload it has logged errors:", "| one", "| two"]
+
+
 def test_status_as_json(tmp_path):
     Jaild(tmp_path, {"status": {"services": [READY]}})
     result = run(tmp_path, "status", "--json")

@@ -26,8 +26,8 @@ constexpr const char* path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/
 
 /// What `require` may demand: supervisor/sandbox/features.cpp can tell of each whether the kernel has it.
 const std::vector<std::string>& requirable() {
-  static const std::vector<std::string> names = {"cgroup", "cgroup-memory", "cgroup-pids", "landlock-scope",
-                                                 "mdwe"};
+  static const std::vector<std::string> names = {"cgroup",       "cgroup-memory",  "cgroup-pids",
+                                                 "landlock-net", "landlock-scope", "mdwe"};
   return names;
 }
 
@@ -211,7 +211,10 @@ class SpecMaker {
     }
     spec_.require = sandbox.require;
     for (std::size_t i = 0; i < sandbox.listen.size(); ++i)
-      port(sandbox.listen[i], fmt::format("sandbox.ports.listen[{}]", i));
+      port(sandbox.listen[i], fmt::format("sandbox.ports.listen[{}]", i), spec_.listen_ports);
+    for (std::size_t i = 0; i < sandbox.connect.size(); ++i)
+      port(sandbox.connect[i], fmt::format("sandbox.ports.connect[{}]", i), spec_.connect_ports);
+    spec_.restrict_ports = names_ports();
   }
 
   /// "host", or "netns:NAME"
@@ -231,8 +234,17 @@ class SpecMaker {
               fmt::format("{} cannot be the name of a network namespace", quote(spec_.network_name, 64)));
   }
 
+  /// A manifest that says nothing of ports leaves them open; one that does, an empty list too, means just
+  /// these.
+  [[nodiscard]] bool names_ports() const {
+    return !m_.sandbox.listen.empty() || !m_.sandbox.connect.empty() ||
+           std::any_of(m_.origins.begin(), m_.origins.end(), [](const auto& entry) {
+             return entry.first == "sandbox.ports" || entry.first.starts_with("sandbox.ports.");
+           });
+  }
+
   /// "udp:53"
-  void port(const std::string& text, const std::string& place) {
+  void port(const std::string& text, const std::string& place, std::vector<Port>& into) {
     const std::string_view number = std::string_view(text).substr(std::min(text.size(), std::size_t{4}));
     std::uint16_t value = 0;
     const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
@@ -240,7 +252,7 @@ class SpecMaker {
     if ((!udp && !text.starts_with("tcp:")) || error != std::errc() || end != number.data() + number.size() ||
         value == 0)
       return problem(place, fmt::format("{}: expected a port such as \"udp:53\"", quote(text, 64)));
-    spec_.listen_ports.push_back({udp ? Port::Protocol::udp : Port::Protocol::tcp, value});
+    into.push_back({udp ? Port::Protocol::udp : Port::Protocol::tcp, value});
   }
 
   void sockets() {

@@ -170,6 +170,8 @@ struct LaunchSpec {
   std::vector<Socket> sockets;  ///< in the order of their descriptors, from 3
   Ready ready;
   std::vector<Port> listen_ports;
+  std::vector<Port> connect_ports;
+  bool restrict_ports = false;  ///< TCP: none but these, where the kernel can (Landlock, 6.7)
   std::optional<Check> check;
   Restart restart;
   Stop stop;

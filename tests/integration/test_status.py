@@ -16,12 +16,12 @@ UNWELL = {**READY, "name": "imapd", "check": "failed", "check_failure": "its out
 FAILED = {"name": "dhcpd", "state": "failed", "enabled": False, "generation": 1, "current_generation": 1,
           "reason": "killed by SIGKILL", "last_lines": ["one", "\x1b[31mtwo"], "restarts": 5}
 
-SPEC = {"argv": ["/bin/true"], "check": None, "cwd": "/", "description": "", "devices": [], "env": [],
+SPEC = {"argv": ["/bin/true"], "check": None, "connect_ports": [], "cwd": "/", "description": "", "devices": [], "env": [],
         "credentials": {"capabilities": [], "gid": 0, "groups": [], "uid": 0, "umask": 18}, "hostname": "named",
         "limits": {"memory": 0, "processes": 0}, "listen_ports": [], "memory_deny_write_execute": True, "mounts": [],
         "name": "named", "network": "host", "network_name": "", "nice": 0, "oom_score_adjust": 0,
         "ready": {"check": False, "listen": False, "notify": False, "timeout_ms": 30000},
-        "reload": {"how": "refuse", "signal": ""}, "require": [], "rlimits": [], "sockets": [],
+        "reload": {"how": "refuse", "signal": ""}, "require": [], "restrict_ports": False, "rlimits": [], "sockets": [],
         "restart": {"delay_ms": 100, "limit": 5, "max_delay_ms": 30000, "on": "failure", "window_ms": 60000},
         "stop": {"signal": "SIGTERM", "timeout_ms": 10000}, "version": 1}
 

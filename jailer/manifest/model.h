@@ -105,6 +105,8 @@ struct Service {
   unsigned umask = 0022;
   std::vector<std::string> ready;  ///< of started, notify, listen, check; default: started
   milliseconds ready_timeout{30000};
+  std::vector<std::string>
+      check_config;               ///< asked in the jail before a reload or restart; default: nobody is
   std::string reload = "refuse";  ///< refuse | restart | a signal's name
   Restart restart;
   Stop stop;

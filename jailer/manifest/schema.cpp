@@ -220,7 +220,7 @@ constexpr std::array<Field<Stop>, 2> stop_table = {
     text<&Stop::timeout, Duration>("timeout"),
 };
 
-constexpr std::array<Field<Service>, 14> service_table = {
+constexpr std::array<Field<Service>, 15> service_table = {
     command<&Service::command>("command", true),
     text<&Service::user, Account>("user", true),
     text<&Service::group, Account>("group"),
@@ -231,6 +231,7 @@ constexpr std::array<Field<Service>, 14> service_table = {
     one_or_many<&Service::ready, ReadyWhen>("ready"),
     text<&Service::ready_timeout, Duration>("ready_timeout"),
     text<&Service::reload, ReloadHow>("reload"),
+    command<&Service::check_config>("check_config"),
     table<&Service::restart>("restart"),
     table<&Service::stop>("stop"),
     number<&Service::nice, -20, 19>("nice"),

@@ -80,6 +80,9 @@ class SpecMaker {
     spec_.argv = m_.service.command;
     if (spec_.argv.empty() || spec_.argv.front().empty() || spec_.argv.front().front() != '/')
       problem("service.command", "service.command: expected an absolute path and its arguments");
+    spec_.check_config = m_.service.check_config;
+    if (!spec_.check_config.empty() && !spec_.check_config.front().starts_with('/'))
+      problem("service.check_config", "service.check_config: expected an absolute path and its arguments");
     spec_.cwd = m_.service.directory;
     spec_.hostname = m_.sandbox.hostname.empty() ? default_hostname() : m_.sandbox.hostname;
   }

@@ -53,6 +53,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("exit", shape.exit);
   visit("message", shape.message);
   visit("hint", shape.hint);
+  visit("lines", shape.lines);
 }
 
 // All of an answer but its lists.
@@ -216,8 +217,11 @@ ServiceStatus bounded(ServiceStatus status) {
 
 Outcome bounded(Outcome outcome) {
   cut(outcome.name, 128);
-  cut(outcome.message, 3000);
-  cut(outcome.hint, 1000);
+  cut(outcome.message, 2000);
+  cut(outcome.hint, 500);
+  if (outcome.lines.size() > most_last_lines)
+    outcome.lines.erase(outcome.lines.begin(), outcome.lines.end() - most_last_lines);
+  cut_longest(outcome.lines, most_last_lines * std::size_t{80});
   return outcome;
 }
 

@@ -57,6 +57,7 @@ struct Outcome {
   int exit = 0;
   std::string message;  ///< of a failure, or ""
   std::string hint;
+  std::vector<std::string> lines = {};  ///< what the daemon, or its check, says of it
 };
 
 struct Answer {

@@ -39,7 +39,7 @@ Unit::~Unit() {
 }
 
 void Unit::request(Event::Kind kind) {
-  if (kind == Event::Kind::reload) asked_ = std::chrono::system_clock::now();
+  if (kind == Event::Kind::reload) refused_.clear(), asked_ = std::chrono::system_clock::now();
   dispatch({kind, 0, 0, {}});
 }
 
@@ -193,6 +193,14 @@ const std::string& Unit::state_json() {
   return state_json_;
 }
 
+/// A daemon that goes on with its old configuration says so in its log; what its check_config did not accept
+/// it never saw. (Postfix's waits for a second before it ends.)
+std::vector<std::string> Unit::errors_while_ready(Time now) const {
+  if (config_check_ && now - config_check_->began() > slow_start) return config_check_->lines();
+  if (!refused_.empty()) return refused_;
+  return error_lines(log_file(), asked_, control::most_last_lines);
+}
+
 control::ServiceStatus Unit::status() const {
   const auto& data = machine_.snapshot();
   const Time now = Clock::now();
@@ -216,8 +224,8 @@ control::ServiceStatus Unit::status() const {
   const bool slow = data.state == State::starting && now - data.started > slow_start;
   if (data.state == State::failed || data.state == State::backoff || slow)
     status.last_lines = last_lines(log_file(), control::most_last_lines);
-  else if (data.state == State::ready)  // a daemon that goes on with its old configuration says so there
-    status.last_lines = error_lines(log_file(), asked_, control::most_last_lines);
+  else if (data.state == State::ready)
+    status.last_lines = errors_while_ready(now);
   if (prepared_) status.not_enforced = prepared_->not_enforced();
   if (!not_limited_.empty()) status.not_enforced.push_back(not_limited_);
   return status;

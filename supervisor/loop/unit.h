@@ -15,6 +15,7 @@
 #include "supervisor/log/relay.h"
 #include "supervisor/loop/cgroups.h"
 #include "supervisor/loop/checks.h"
+#include "supervisor/loop/config_check.h"
 #include "supervisor/loop/event_loop.h"
 #include "supervisor/loop/listeners.h"
 #include "supervisor/loop/notify_socket.h"
@@ -64,6 +65,11 @@ class Unit {
   void dispatch(service::Event event);
   void request(service::Event::Kind kind);
 
+  /// Asks the program of check_config first, where there is one and the service runs: `done` comes later,
+  /// with what it says. False where nobody needs to be asked.
+  using ConfigChecked = std::function<void(const ConfigCheck::Outcome&)>;
+  [[nodiscard]] bool check_config(service::Event::Kind kind, ConfigChecked done);
+
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const service::Machine& machine() const { return machine_; }
   [[nodiscard]] pid_t init_pid() const { return init_pid_; }
@@ -83,6 +89,7 @@ class Unit {
   void look_for_ports();
   [[nodiscard]] std::vector<Port> missing_ports();
   void tell(service::State before);
+  [[nodiscard]] std::vector<std::string> errors_while_ready(service::Time now) const;
   // unit_launch.cpp: from the generation to the process
   void launch();
   void launch_now();
@@ -145,6 +152,8 @@ class Unit {
   UniqueFd network_;  ///< the service's network namespace, where it is not ours
   Token init_watch_ = 0, report_watch_ = 0;
   std::unique_ptr<CheckRun> check_;
+  std::unique_ptr<ConfigCheck> config_check_;
+  std::vector<std::string> refused_;  ///< the words of the last check_config, where it did not pass
   std::optional<ListenerProbe> ports_;
 };
 

@@ -294,6 +294,11 @@ Result<void> lay_out_command(Prepared::Impl& impl) {
   return {};
 }
 
+Result<LaunchSpec> read_spec(const generation::Opened& opened) {
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, max_launch_json, false));
+  return launch_spec_from_json(text, opened.path + "/" + generation::launch);
+}
+
 Result<void> read_filter(Prepared::Impl& impl, const generation::Opened& opened) {
   JAIL_TRY(bytes, read_file_at(opened.dir.get(), generation::filter,
                                max_filter_instructions * sizeof(sock_filter) + 1, false));
@@ -425,9 +430,24 @@ const std::vector<std::string>& Prepared::not_enforced() const {
 }
 
 Result<Prepared> Prepared::prepare(const generation::Opened& opened) {
+  JAIL_TRY(spec, read_spec(opened));
+  return prepare(opened, std::move(spec));
+}
+
+Result<Prepared> Prepared::prepare_config_check(const generation::Opened& opened) {
+  JAIL_TRY(spec, read_spec(opened));
+  spec.argv = spec.check_config;
+  spec.network = LaunchSpec::Network::none;
+  spec.network_name.clear();
+  spec.sockets.clear();
+  spec.ready = {};
+  for (Mount& mount : spec.mounts)
+    if (mount.kind == Mount::Kind::bind) mount.writable = false;
+  return prepare(opened, std::move(spec));
+}
+
+Result<Prepared> Prepared::prepare(const generation::Opened& opened, LaunchSpec spec) {
   const std::string name = opened.path + "/" + generation::launch;
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, max_launch_json, false));
-  JAIL_TRY(spec, launch_spec_from_json(text, name));
   auto impl = std::make_unique<Impl>();
   impl->spec = std::move(spec);
   const Features features = probe_extras();

@@ -176,6 +176,7 @@ struct LaunchSpec {
   Restart restart;
   Stop stop;
   Reload reload;
+  std::vector<std::string> check_config;  ///< argv; run in the jail before a reload or restart; empty: none
   bool operator==(const LaunchSpec&) const = default;
 };
 

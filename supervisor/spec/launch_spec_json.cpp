@@ -136,7 +136,7 @@ void describe(V& v, LaunchSpec& s) {
   v("sockets", s.sockets), v("ready", s.ready), v("check", s.check);
   v("listen_ports", s.listen_ports), v("connect_ports", s.connect_ports),
       v("restrict_ports", s.restrict_ports);
-  v("restart", s.restart), v("stop", s.stop), v("reload", s.reload);
+  v("restart", s.restart), v("stop", s.stop), v("reload", s.reload), v("check_config", s.check_config);
 }
 
 class Writer {

@@ -29,6 +29,7 @@
 
 #include "catch.h"
 #include "sandbox_house.h"
+#include "supervisor/sandbox/features.h"
 
 using namespace jail;
 using namespace jail::test;

@@ -16,7 +16,7 @@ UNWELL = {**READY, "name": "imapd", "check": "failed", "check_failure": "its out
 FAILED = {"name": "dhcpd", "state": "failed", "enabled": False, "generation": 1, "current_generation": 1,
           "reason": "killed by SIGKILL", "last_lines": ["one", "\x1b[31mtwo"], "restarts": 5}
 
-SPEC = {"argv": ["/bin/true"], "check": None, "connect_ports": [], "cwd": "/", "description": "", "devices": [], "env": [],
+SPEC = {"argv": ["/bin/true"], "check": None, "check_config": [], "connect_ports": [], "cwd": "/", "description": "", "devices": [], "env": [],
         "credentials": {"capabilities": [], "gid": 0, "groups": [], "uid": 0, "umask": 18}, "hostname": "named",
         "limits": {"memory": 0, "processes": 0}, "listen_ports": [], "memory_deny_write_execute": True, "mounts": [],
         "name": "named", "network": "host", "network_name": "", "nice": 0, "oom_score_adjust": 0,
@@ -93,7 +93,7 @@ def test_a_start_that_takes_long_says_what_its_daemon_says(tmp_path):
 def test_one_that_serves_on_with_errors_shows_them(tmp_path):
     Jaild(tmp_path, {"status": {"services": [{**READY, "last_lines": ["one", "two"]}]}})
     lines = [line.strip() for line in run(tmp_path, "status").stdout.splitlines()]
-    assert lines[-3:] == ["since its start or reload it has logged errors:", "| one", "| two"]
+    assert lines[-3:] == ["errors that it told of at its start, or when it was to reload or restart:", "| one", "| two"]
 
 
 def test_status_as_json(tmp_path):

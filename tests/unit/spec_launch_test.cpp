@@ -18,6 +18,7 @@ LaunchSpec example() {
   spec.listen_ports = {{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}};
   spec.connect_ports = {{Port::Protocol::tcp, 853}};
   spec.restrict_ports = true;
+  spec.check_config = {"/usr/bin/named-checkconf", "-z"};
   spec.sockets = {{"dns", "udp:[::1]:53", 128, 0600, 0, 0}, {"dns", "unix:/run/x/dns", 1, 0660, 7, 8}};
   spec.check = Check{{"dig", "@127.0.0.1"}, "127.0.0.1", milliseconds(2000), milliseconds(0)};
   spec.reload = {Reload::How::signal, 1};

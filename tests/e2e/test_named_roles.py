@@ -14,9 +14,11 @@ import subprocess
 import pytest
 
 import jailtest
+from audit import Denials
 from dhcphouse import ip
 from jailtest import REPO, Instance, send, wait_for
 from namehouse import BIND
+from test_named_workload import CLONE3
 
 EXAMPLES = REPO / "manifests/examples/named"
 HOSTS = {"root": "10.53.0.1", "primary": "10.53.0.2", "secondary": "10.53.0.3", "resolver": "10.53.0.4"}
@@ -33,7 +35,14 @@ CHILD = "$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 300\n IN NS ns\nns IN
 
 
 @pytest.fixture(scope="module")
-def world():
+def denials():
+    with Denials() as log:
+        log.take(BIND.pw_uid)
+        yield log
+
+
+@pytest.fixture(scope="module")
+def world(denials):
     with jailtest.own_mounts():
         ip("link", "add", "br0", "type", "bridge")
         for number in (CLIENT, STRANGER):
@@ -250,3 +259,9 @@ def test_a_forged_answer_is_refused(root, resolver):
     resolver.run("restart", "named")
     assert wait_for(lambda: status(dig("resolver", "www.real.test")), 10) == "SERVFAIL"
     assert "192.0.2.66" in dig("resolver", "+cdflag", "+short", "www.real.test"), "it was asked, and answered"
+
+
+def test_none_of_it_was_refused_by_the_filter(denials, primary, secondary, root, resolver):
+    for it in (primary, secondary, root, resolver):
+        it.run("stop", "named")
+    assert {call for _, call in denials.take(BIND.pw_uid)} <= {CLONE3}

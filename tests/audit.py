@@ -38,6 +38,10 @@ class Denials:
 
     def take(self, uid):
         """{(program, system call)} of the refused calls of a user since the last time."""
+        return {(program, call) for user, program, call in self.take_all() if user == uid}
+
+    def take_all(self):
+        """{(uid, program, system call)} of all refused calls since the last time."""
         time.sleep(0.2)
         found = set()
         while True:
@@ -47,5 +51,6 @@ class Denials:
                 return found
             kind = struct.unpack("=IHHII", message[:16])[1]
             text = message[16:].decode(errors="replace")
-            if kind == AUDIT_SECCOMP and f" uid={uid} " in text:
-                found.add((re.search(r'comm="?([^" ]+)', text)[1], int(re.search(r" syscall=(\d+)", text)[1])))
+            if kind == AUDIT_SECCOMP:
+                uid, call = (int(re.search(rf" {key}=(\d+)", text)[1]) for key in ("uid", "syscall"))
+                found.add((uid, re.search(r'comm="?([^" ]+)', text)[1], call))

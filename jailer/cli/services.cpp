@@ -50,7 +50,9 @@ std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
     lines.push_back("last restart: " + reason);
   if (!service.check_failure.empty()) lines.push_back("the check fails: " + escape(service.check_failure));
   if (service.state == "backoff") lines.push_back("next start in " + duration_text(service.next_start_ms));
-  if (troubled)
+  if (!troubled && !service.last_lines.empty())
+    lines.push_back("errors that it told of at its start, or when it was to reload or restart:");
+  if (troubled || service.state == "ready")
     for (const std::string& line : service.last_lines) lines.push_back("| " + escape(line));
   const bool newer = service.pid != 0 && service.current_generation > service.generation;
   if (service.manifest_edited)
@@ -104,6 +106,7 @@ int print_outcomes(const Context& context, const Answer& answer, const std::stri
     const bool named = message.starts_with(name + ":");
     (void)report(Error{static_cast<Exit>(outcome.exit), named ? message : name + ": " + message,
                        escape(outcome.hint)});
+    for (const std::string& line : outcome.lines) fmt::print(stderr, "      | {}\n", escape(line));
   }
   return answer.exit;
 }

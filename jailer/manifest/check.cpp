@@ -72,22 +72,23 @@ class Checker {
     for (const File& file : m_.tree.files) account("tree.files." + file.to + ".owner", file.owner);
   }
 
+  void program_of_the_tree(const std::vector<std::string>& command, const std::string& key) {
+    if (command.empty() || binder_.broken(key)) return;
+    const std::string& program = command.front();
+    if (!program.starts_with('/')) {
+      problem(key + "[0]", quote(program, 128) + " is relative; expected the absolute path of a binary");
+    } else if (!holds(m_.tree.binaries, program) && !binder_.broken("tree.binaries")) {
+      problem(key + "[0]", fmt::format("{} is not in the tree; add it to [tree] binaries{}",
+                                       quote(program, 128), did_you_mean(program, m_.tree.binaries)));
+    }
+  }
+
   // ---- commands
   // ----------------------------------------------------------------------------------------------
 
   void commands() {
-    const auto& command = m_.service.command;
-    if (!command.empty() && !binder_.broken("service.command")) {
-      const std::string& program = command.front();
-      if (!program.starts_with('/')) {
-        problem("service.command[0]",
-                quote(program, 128) + " is relative; expected the absolute path of a binary");
-      } else if (!holds(m_.tree.binaries, program) && !binder_.broken("tree.binaries")) {
-        problem("service.command[0]",
-                fmt::format("{} is not in the tree; add it to [tree] binaries{}", quote(program, 128),
-                            did_you_mean(program, m_.tree.binaries)));
-      }
-    }
+    program_of_the_tree(m_.service.command, "service.command");
+    program_of_the_tree(m_.service.check_config, "service.check_config");
     if (m_.check && !m_.check->command.empty() && m_.check->command.front().empty())
       problem("check.command[0]", "the program's name is empty");
   }

@@ -105,7 +105,9 @@ struct Service {
   unsigned umask = 0022;
   std::vector<std::string> ready;  ///< of started, notify, listen, check; default: started
   milliseconds ready_timeout{30000};
-  std::string reload = "refuse";  ///< refuse | restart | a signal's name
+  std::vector<std::string>
+      check_config;                      ///< asked in the jail before a reload or restart; default: nobody is
+  std::string reload = "refuse";         ///< refuse | restart | a signal's name
   std::vector<std::string> log_sockets;  ///< /dev/log once more, for what the daemon chroots further
   Restart restart;
   Stop stop;
@@ -125,6 +127,7 @@ struct Sandbox {
   std::vector<std::string> syscalls;      ///< "@group" or a call's name; default: @default
   std::string network = "host";           ///< host | none | private | netns:NAME
   std::vector<std::string> listen;        ///< [sandbox] ports.listen: "udp:53"
+  std::vector<std::string> optional;      ///< may be listened on, too, and nothing waits for it
   std::vector<std::string> connect;
   Limits limits;
   std::uint64_t tmp = 64ULL << 20U;  ///< size of the private /tmp, bytes

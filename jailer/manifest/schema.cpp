@@ -109,8 +109,9 @@ constexpr Field<Restart> limit_field() {
 }
 
 // sandbox.ports: a table whose keys are members of Sandbox.
-constexpr std::array<Field<Sandbox>, 2> ports_table = {
+constexpr std::array<Field<Sandbox>, 3> ports_table = {
     set_of<&Sandbox::listen, Port>("listen"),
+    set_of<&Sandbox::optional, Port>("optional"),
     set_of<&Sandbox::connect, Port>("connect"),
 };
 
@@ -220,7 +221,7 @@ constexpr std::array<Field<Stop>, 2> stop_table = {
     text<&Stop::timeout, Duration>("timeout"),
 };
 
-constexpr std::array<Field<Service>, 15> service_table = {
+constexpr std::array<Field<Service>, 16> service_table = {
     command<&Service::command>("command", true),
     text<&Service::user, Account>("user", true),
     text<&Service::group, Account>("group"),
@@ -231,6 +232,7 @@ constexpr std::array<Field<Service>, 15> service_table = {
     one_or_many<&Service::ready, ReadyWhen>("ready"),
     text<&Service::ready_timeout, Duration>("ready_timeout"),
     text<&Service::reload, ReloadHow>("reload"),
+    command<&Service::check_config>("check_config"),
     set_of<&Service::log_sockets, AbsolutePath>("log_sockets"),
     table<&Service::restart>("restart"),
     table<&Service::stop>("stop"),

@@ -28,8 +28,8 @@ constexpr const char* path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/
 
 /// What `require` may demand: supervisor/sandbox/features.cpp can tell of each whether the kernel has it.
 const std::vector<std::string>& requirable() {
-  static const std::vector<std::string> names = {"cgroup", "cgroup-memory", "cgroup-pids", "landlock-scope",
-                                                 "mdwe"};
+  static const std::vector<std::string> names = {"cgroup",       "cgroup-memory",  "cgroup-pids",
+                                                 "landlock-net", "landlock-scope", "mdwe"};
   return names;
 }
 
@@ -82,6 +82,9 @@ class SpecMaker {
     spec_.argv = m_.service.command;
     if (spec_.argv.empty() || spec_.argv.front().empty() || spec_.argv.front().front() != '/')
       problem("service.command", "service.command: expected an absolute path and its arguments");
+    spec_.check_config = m_.service.check_config;
+    if (!spec_.check_config.empty() && !spec_.check_config.front().starts_with('/'))
+      problem("service.check_config", "service.check_config: expected an absolute path and its arguments");
     spec_.cwd = m_.service.directory;
     spec_.hostname = m_.sandbox.hostname.empty() ? default_hostname() : m_.sandbox.hostname;
   }
@@ -237,7 +240,12 @@ class SpecMaker {
     }
     spec_.require = sandbox.require;
     for (std::size_t i = 0; i < sandbox.listen.size(); ++i)
-      port(sandbox.listen[i], fmt::format("sandbox.ports.listen[{}]", i));
+      port(sandbox.listen[i], fmt::format("sandbox.ports.listen[{}]", i), spec_.listen_ports);
+    for (std::size_t i = 0; i < sandbox.optional.size(); ++i)
+      port(sandbox.optional[i], fmt::format("sandbox.ports.optional[{}]", i), spec_.optional_ports);
+    for (std::size_t i = 0; i < sandbox.connect.size(); ++i)
+      port(sandbox.connect[i], fmt::format("sandbox.ports.connect[{}]", i), spec_.connect_ports);
+    spec_.restrict_ports = names_ports();
   }
 
   /// "host", or "netns:NAME"
@@ -257,8 +265,17 @@ class SpecMaker {
               fmt::format("{} cannot be the name of a network namespace", quote(spec_.network_name, 64)));
   }
 
+  /// A manifest that says nothing of ports leaves them open; one that does, an empty list too, means just
+  /// these.
+  [[nodiscard]] bool names_ports() const {
+    return !m_.sandbox.listen.empty() || !m_.sandbox.optional.empty() || !m_.sandbox.connect.empty() ||
+           std::any_of(m_.origins.begin(), m_.origins.end(), [](const auto& entry) {
+             return entry.first == "sandbox.ports" || entry.first.starts_with("sandbox.ports.");
+           });
+  }
+
   /// "udp:53"
-  void port(const std::string& text, const std::string& place) {
+  void port(const std::string& text, const std::string& place, std::vector<Port>& into) {
     const std::string_view number = std::string_view(text).substr(std::min(text.size(), std::size_t{4}));
     std::uint16_t value = 0;
     const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
@@ -266,7 +283,7 @@ class SpecMaker {
     if ((!udp && !text.starts_with("tcp:")) || error != std::errc() || end != number.data() + number.size() ||
         value == 0)
       return problem(place, fmt::format("{}: expected a port such as \"udp:53\"", quote(text, 64)));
-    spec_.listen_ports.push_back({udp ? Port::Protocol::udp : Port::Protocol::tcp, value});
+    into.push_back({udp ? Port::Protocol::udp : Port::Protocol::tcp, value});
   }
 
   void sockets() {

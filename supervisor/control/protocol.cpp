@@ -53,6 +53,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("exit", shape.exit);
   visit("message", shape.message);
   visit("hint", shape.hint);
+  visit("lines", shape.lines);
 }
 
 // All of an answer but its lists.
@@ -185,6 +186,20 @@ void cut(std::string& text, std::size_t limit) {
   text += "...";
 }
 
+// Cuts the longest until all together have `total` bytes at most: the one that says why is often among them.
+void cut_longest(std::vector<std::string>& lines, std::size_t total) {
+  std::vector<std::size_t> sizes;
+  for (const std::string& line : lines) sizes.push_back(line.size());
+  std::sort(sizes.begin(), sizes.end());
+  std::size_t limit = total;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {  // the short ones leave their share to the others
+    limit = total / (sizes.size() - i);
+    if (sizes[i] > limit) break;
+    total -= sizes[i];
+  }
+  for (std::string& line : lines) cut(line, limit);
+}
+
 // JSON writes a control byte as six; with these limits one item stays below half of max_message.
 ServiceStatus bounded(ServiceStatus status) {
   cut(status.name, 128);
@@ -194,7 +209,7 @@ ServiceStatus bounded(ServiceStatus status) {
   cut(status.check_failure, 1000);
   if (status.last_lines.size() > most_last_lines)
     status.last_lines.erase(status.last_lines.begin(), status.last_lines.end() - most_last_lines);
-  for (std::string& line : status.last_lines) cut(line, 160);
+  cut_longest(status.last_lines, most_last_lines * std::size_t{160});
   if (status.not_enforced.size() > 16) status.not_enforced.resize(16);
   for (std::string& item : status.not_enforced) cut(item, 60);
   return status;
@@ -202,8 +217,11 @@ ServiceStatus bounded(ServiceStatus status) {
 
 Outcome bounded(Outcome outcome) {
   cut(outcome.name, 128);
-  cut(outcome.message, 3000);
-  cut(outcome.hint, 1000);
+  cut(outcome.message, 2000);
+  cut(outcome.hint, 500);
+  if (outcome.lines.size() > most_last_lines)
+    outcome.lines.erase(outcome.lines.begin(), outcome.lines.end() - most_last_lines);
+  cut_longest(outcome.lines, most_last_lines * std::size_t{80});
   return outcome;
 }
 

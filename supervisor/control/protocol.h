@@ -45,7 +45,8 @@ struct ServiceStatus {
   /// Of the last end or failure: "killed by SIGKILL", "mount /dev/null: Operation not permitted".
   std::string reason;
   std::string check_failure;            ///< failed: why
-  std::vector<std::string> last_lines;  ///< of its log, in failed, backoff and a slow starting
+  std::vector<std::string> last_lines;  ///< of its log, in failed, backoff and a slow starting; in ready the
+                                        ///< errors that it wrote soon after its start or reload
   std::vector<std::string> not_enforced;
   bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false
 };
@@ -56,6 +57,7 @@ struct Outcome {
   int exit = 0;
   std::string message;  ///< of a failure, or ""
   std::string hint;
+  std::vector<std::string> lines = {};  ///< what the daemon, or its check, says of it
 };
 
 struct Answer {

@@ -89,6 +89,11 @@ class Supervisor {
   void change(const control::Incoming& incoming, service::Event::Kind kind);
   void change_one(const std::shared_ptr<Pending>& pending, const std::string& name, service::Event::Kind kind,
                   bool wait);
+  void apply(Waiter waiter, const std::string& name, service::Event::Kind kind, bool wait);
+  void checked(Waiter waiter, const std::string& name, service::Event::Kind kind, bool wait,
+               const ConfigCheck::Outcome& outcome);
+  void refuse(Waiter waiter, const std::string& name, service::Event::Kind kind,
+              const ConfigCheck::Outcome& outcome);
   void set_enabled(const control::Incoming& incoming, bool enabled);
   void status(const control::Incoming& incoming);
   [[nodiscard]] control::ServiceStatus status_of(const std::string& name);

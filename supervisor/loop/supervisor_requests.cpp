@@ -95,18 +95,53 @@ void Supervisor::change_one(const std::shared_ptr<Pending>& pending, const std::
   pending->answer.outcomes.push_back({name, 0, {}, {}});
   auto found = find_unit(name);
   if (!found) return settle(waiter, found.error().exit, found.error().message, found.error().hint);
+  const bool checks = (*found)->check_config(
+      kind, [=, this](const ConfigCheck::Outcome& outcome) { checked(waiter, name, kind, wait, outcome); });
+  if (!checks) apply(waiter, name, kind, wait);
+}
+
+/// Its own program has looked at the configuration. Somebody may have stopped the service meanwhile, and with
+/// it that program; that is not undone.
+void Supervisor::checked(Waiter waiter, const std::string& name, Event::Kind kind, bool wait,
+                         const ConfigCheck::Outcome& outcome) {
+  const service::State state = unit(name).machine().state();
+  if (state == service::State::stopped || state == service::State::stopping)
+    return settle(waiter, Exit::busy, fmt::format("{}: it was stopped meanwhile", name), {});
+  if (outcome.failure.empty())
+    apply(waiter, name, kind, wait);
+  else
+    refuse(waiter, name, kind, outcome);
+}
+
+/// The request goes to the machine.
+void Supervisor::apply(Waiter waiter, const std::string& name, Event::Kind kind, bool wait) {
+  if (ending_ && kind != Event::Kind::stop)
+    return settle(waiter, Exit::busy, "jaild is stopping all services, and ends then", {});
   Waiters& waiters = waiters_[name];
   const bool reload = kind == Event::Kind::reload;
   if (reload)
     waiters.request = waiter;
   else if (wait)
     (kind == Event::Kind::stop ? waiters.down : waiters.up).push_back(waiter);
-  (*found)->request(kind);
+  unit(name).request(kind);
   if (reload && waiters.request) {  // not answered: it is a restart
     waiters.request.reset();
     if (wait) waiters.up.push_back(waiter);
   }
   if (!wait && !reload) settle(waiter, Exit::ok, {}, {});
+}
+
+/// What its own program would not accept is not tried: the service serves on.
+void Supervisor::refuse(Waiter waiter, const std::string& name, Event::Kind kind,
+                        const ConfigCheck::Outcome& outcome) {
+  const char* verb = kind == Event::Kind::reload ? "reload" : "restart";
+  journal_.log().warn("{}: {} refused, for its configuration is not accepted: {}", name, verb,
+                      outcome.failure);
+  waiter.pending->answer.outcomes.at(waiter.outcome).lines = outcome.lines;
+  settle(waiter, Exit::config,
+         fmt::format("{}: not done, for its configuration is not accepted ({}); it serves on as before", name,
+                     outcome.failure),
+         fmt::format("correct it, and again: jail {} {}", verb, name));
 }
 
 void Supervisor::on_answer(Unit& unit, const Action& action) {

@@ -10,6 +10,7 @@
 
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
+#include "supervisor/loop/log_lines.h"
 
 namespace jail::loop {
 namespace {
@@ -35,6 +36,11 @@ Unit::~Unit() {
   for (Token* token :
        {&wake_timer_, &port_timer_, &launch_timer_, &notify_watch_, &init_watch_, &report_watch_})
     house_.loop.forget(*token);
+}
+
+void Unit::request(Event::Kind kind) {
+  if (kind == Event::Kind::reload) refused_.clear(), asked_ = std::chrono::system_clock::now();
+  dispatch({kind, 0, 0, {}});
 }
 
 void Unit::dispatch(Event event) {
@@ -187,6 +193,14 @@ const std::string& Unit::state_json() {
   return state_json_;
 }
 
+/// A daemon that goes on with its old configuration says so in its log; what its check_config did not accept
+/// it never saw. (Postfix's waits for a second before it ends.)
+std::vector<std::string> Unit::errors_while_ready(Time now) const {
+  if (config_check_ && now - config_check_->began() > slow_start) return config_check_->lines();
+  if (!refused_.empty()) return refused_;
+  return error_lines(log_file(), asked_, control::most_last_lines);
+}
+
 control::ServiceStatus Unit::status() const {
   const auto& data = machine_.snapshot();
   const Time now = Clock::now();
@@ -209,29 +223,12 @@ control::ServiceStatus Unit::status() const {
   // time to.
   const bool slow = data.state == State::starting && now - data.started > slow_start;
   if (data.state == State::failed || data.state == State::backoff || slow)
-    status.last_lines = last_lines(house_.instance.log + "/" + name_ + ".log", control::most_last_lines);
+    status.last_lines = last_lines(log_file(), control::most_last_lines);
+  else if (data.state == State::ready)
+    status.last_lines = errors_while_ready(now);
   if (prepared_) status.not_enforced = prepared_->not_enforced();
   if (!not_limited_.empty()) status.not_enforced.push_back(not_limited_);
   return status;
-}
-
-std::vector<std::string> last_lines(const std::string& file, std::size_t count) {
-  constexpr off_t tail = 16384;
-  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-  struct stat status {};
-  if (!fd || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
-  std::string text(static_cast<std::size_t>(std::min(status.st_size, tail)), '\0');
-  const ssize_t got = ::pread(fd.get(), text.data(), text.size(), std::max<off_t>(status.st_size - tail, 0));
-  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  std::vector<std::string> lines;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    if (at > 0 || status.st_size <= tail)
-      lines.push_back(escape(std::string_view(text).substr(at, end - at)));
-    at = end + 1;
-  }
-  if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
-  return lines;
 }
 
 }  // namespace jail::loop

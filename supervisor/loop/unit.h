@@ -15,6 +15,7 @@
 #include "supervisor/log/relay.h"
 #include "supervisor/loop/cgroups.h"
 #include "supervisor/loop/checks.h"
+#include "supervisor/loop/config_check.h"
 #include "supervisor/loop/event_loop.h"
 #include "supervisor/loop/listeners.h"
 #include "supervisor/loop/notify_socket.h"
@@ -62,7 +63,12 @@ class Unit {
 
   /// Something happened. Actions are done before it returns (unless it is called from within one).
   void dispatch(service::Event event);
-  void request(service::Event::Kind kind) { dispatch({kind, 0, 0, {}}); }
+  void request(service::Event::Kind kind);
+
+  /// Asks the program of check_config first, where there is one and the service runs: `done` comes later,
+  /// with what it says. False where nobody needs to be asked.
+  using ConfigChecked = std::function<void(const ConfigCheck::Outcome&)>;
+  [[nodiscard]] bool check_config(service::Event::Kind kind, ConfigChecked done);
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const service::Machine& machine() const { return machine_; }
@@ -83,6 +89,7 @@ class Unit {
   void look_for_ports();
   [[nodiscard]] std::vector<Port> missing_ports();
   void tell(service::State before);
+  [[nodiscard]] std::vector<std::string> errors_while_ready(service::Time now) const;
   // unit_launch.cpp: from the generation to the process
   void launch();
   void launch_now();
@@ -109,6 +116,7 @@ class Unit {
   void close_process();
   void find_network();
   [[nodiscard]] std::string held(std::string_view what) const { return fmt::format("{}/{}", name_, what); }
+  [[nodiscard]] std::string log_file() const { return house_.instance.log + "/" + name_ + ".log"; }
   [[nodiscard]] std::string runtime_dir() const { return house_.instance.services() + "/" + name_; }
 
   House& house_;
@@ -116,6 +124,7 @@ class Unit {
   service::Machine machine_;
   std::deque<service::Event> events_;
   bool dispatching_ = false;
+  std::chrono::system_clock::time_point asked_;  ///< to start or to reload, the last time
   std::string state_json_;
   Token wake_timer_ = 0, port_timer_ = 0, launch_timer_ = 0;
 
@@ -143,10 +152,9 @@ class Unit {
   UniqueFd network_;  ///< the service's network namespace, where it is not ours
   Token init_watch_ = 0, report_watch_ = 0;
   std::unique_ptr<CheckRun> check_;
+  std::unique_ptr<ConfigCheck> config_check_;
+  std::vector<std::string> refused_;  ///< the words of the last check_config, where it did not pass
   std::optional<ListenerProbe> ports_;
 };
-
-/// The last `count` lines of LOG/NAME.log, escaped.
-[[nodiscard]] std::vector<std::string> last_lines(const std::string& file, std::size_t count);
 
 }  // namespace jail::loop

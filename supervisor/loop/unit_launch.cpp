@@ -71,6 +71,8 @@ void Unit::launch_now() {
     launch_timer_ = house_.loop.at(Clock::now() + empty_interval, [this] { launch_now(); });
     return;
   }
+  refused_.clear();
+  asked_ = std::chrono::system_clock::now();
   auto launched = start_process();
   if (!launched) return failed(with_hint_text(launched.error()));
   init_ = std::move(launched->init);
@@ -183,6 +185,40 @@ Result<sandbox::Launched> Unit::start_process() {
   inputs.network_fd = sockets_network_.get();
   inputs.sockets = sockets_.passed();
   return sandbox::launch(*prepared_, inputs);
+}
+
+bool Unit::check_config(Event::Kind kind, ConfigChecked done) {
+  const bool asks = kind == Event::Kind::reload || kind == Event::Kind::restart;
+  if (!asks || machine_.state() != State::ready) return false;
+  // By a signal the program that runs reads it, else that of the generation that follows.
+  const bool stays = kind == Event::Kind::reload && spec_.reload.how == Reload::How::signal;
+  auto opened = stays ? generation::open_number(house_.instance, name_, generation_)
+                      : generation::open_current(house_.instance, name_);
+  auto text = opened.and_then([](const generation::Opened& found) {
+    return read_file_at(found.dir.get(), generation::launch, 4U << 20U);
+  });
+  auto spec = text.and_then([&](const std::string& bytes) { return launch_spec_from_json(bytes, name_); });
+  if (!spec || spec->check_config.empty()) return false;  // what is wrong with it, the launch will tell
+  if (config_check_) {
+    done({"its configuration is being checked for another request", {}});
+    return true;
+  }
+  auto finished = [this, done](ConfigCheck::Outcome outcome) {
+    const std::unique_ptr<ConfigCheck> ended = std::move(config_check_);
+    refused_ = outcome.failure.empty() ? std::vector<std::string>() : outcome.lines;
+    done(outcome);
+  };
+  sandbox::LaunchInputs inputs;
+  inputs.cgroup_fd = cgroup_.fd();
+  inputs.init_fd = house_.init_program;
+  auto started = sandbox::Prepared::prepare_config_check(*opened).and_then([&](sandbox::Prepared prepared) {
+    return ConfigCheck::start(house_.loop, std::move(prepared), inputs, finished);
+  });
+  if (started)
+    config_check_ = std::move(*started);
+  else
+    done({with_hint_text(started.error()), {}});
+  return true;
 }
 
 // ---- back to the process

@@ -295,7 +295,7 @@ int run_daemon(void* argument) noexcept {
   set_limits(steps, plan);
   set_umask(steps, plan.umask);
   enter_working_directory(steps, plan);
-  restrict_scope(steps, plan);
+  restrict_reach(steps, plan);
   become(steps, plan.daemon);
   forbid_new_privileges(steps);
   deny_write_execute(steps, plan);

@@ -58,6 +58,12 @@ struct RlimitStep {
   std::uint64_t hard = 0;
 };
 
+/// A port of TCP that may be bound or connected to.
+struct PortRule {
+  std::uint64_t access = 0;  ///< LANDLOCK_ACCESS_NET_*
+  std::uint64_t port = 0;
+};
+
 /// Who a task becomes.
 struct Identity {
   uid_t uid = 0;
@@ -109,6 +115,9 @@ struct Plan {
   const char* cwd = "/";
   bool mdwe = false;
   std::uint64_t landlock_scope = 0;  ///< LANDLOCK_SCOPE_*; 0: none
+  std::uint64_t landlock_net = 0;    ///< LANDLOCK_ACCESS_NET_*: what is refused but for `ports`; 0: nothing
+  const PortRule* ports = nullptr;
+  std::size_t port_count = 0;
   const sock_filter* filter = nullptr;
   unsigned short filter_length = 0;
 

@@ -30,6 +30,7 @@ namespace jail::sandbox {
 namespace {
 
 constexpr int pr_get_mdwe = 66;
+constexpr int landlock_net_abi = 4;
 constexpr int landlock_scope_abi = 6;
 
 /// A small file of /proc or /sys; empty when it cannot be read.
@@ -184,6 +185,8 @@ std::vector<FeatureLine> describe(const Features& f) {
       {"close-range", f.close_range, true, false, "", "no descriptor leaks into a jail (5.9)"},
       {"seccomp", f.seccomp, true, false, "", "calls outside the policy are refused and logged (4.14)"},
       {"mdwe", f.mdwe, false, true, "", "no memory is both writable and executable (6.3)"},
+      {"landlock-net", f.landlock_abi >= landlock_net_abi, false, true, abi,
+       "TCP ports that [sandbox] ports does not name are refused (6.7); UDP is not"},
       {"landlock-scope", f.landlock_abi >= landlock_scope_abi, false, true, abi,
        "abstract sockets of the host are out of reach (6.12)"},
       {"cgroup", cgroup, false, true, f.cgroup2, "each service in a control group of its own (v2)"},
@@ -202,6 +205,7 @@ namespace {
 
 /// What `spec` makes use of, among the features that may be missing.
 bool uses(const LaunchSpec& spec, std::string_view feature) {
+  if (feature == "landlock-net") return spec.restrict_ports;
   if (feature == "mdwe") return spec.memory_deny_write_execute;
   if (feature == "cgroup-memory") return spec.limits.memory != 0;
   if (feature == "cgroup-pids") return spec.limits.processes != 0;

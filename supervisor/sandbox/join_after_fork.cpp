@@ -53,7 +53,7 @@ void run_joined(const JoinPlan& given) noexcept {
   set_limits(steps, plan);
   set_umask(steps, plan.umask);
   enter_working_directory(steps, plan);
-  restrict_scope(steps, plan);
+  restrict_reach(steps, plan);
   become(steps, plan.daemon);
   die_with_parent(steps, plan);  // again: a change of identity has cleared it
   forbid_new_privileges(steps);

@@ -221,6 +221,30 @@ Result<void> lay_out_limits(Prepared::Impl& impl) {
   return {};
 }
 
+// <linux/landlock.h> of Debian 12 has none of it.
+constexpr std::uint64_t net_bind_tcp = 1;
+constexpr std::uint64_t net_connect_tcp = 2;
+constexpr int landlock_net_abi = 4;
+constexpr int landlock_scope_abi = 6;
+
+/// Port 0, any that is free, may always be bound to: so clients choose their own address, and a listen
+/// without a bind does the same unasked. UDP has no such rules in any kernel.
+void lay_out_ports(Prepared::Impl& impl, const Features& features) {
+  const LaunchSpec& spec = impl.spec;
+  if (!spec.restrict_ports) return;
+  impl.not_enforced.emplace_back("ports of udp: no kernel can restrict them");
+  if (features.landlock_abi < landlock_net_abi) return;
+  impl.ports.push_back({net_bind_tcp, 0});
+  for (const auto& [ports, access] : {std::pair(&spec.listen_ports, net_bind_tcp),
+                                      {&spec.optional_ports, net_bind_tcp},
+                                      {&spec.connect_ports, net_connect_tcp}})
+    for (const Port& port : *ports)
+      if (port.protocol == Port::Protocol::tcp) impl.ports.push_back({access, port.number});
+  impl.plan.landlock_net = net_bind_tcp | net_connect_tcp;
+  impl.plan.ports = impl.ports.data();
+  impl.plan.port_count = impl.ports.size();
+}
+
 /// The highest capability that this kernel knows; more than it are none of ours to drop.
 Result<unsigned> last_capability() {
   const UniqueFd fd(::open("/proc/sys/kernel/cap_last_cap", O_RDONLY | O_CLOEXEC));
@@ -279,6 +303,11 @@ Result<void> lay_out_command(Prepared::Impl& impl) {
     return fail(Exit::config, "oom_score_adjust: from -1000 to 1000");
   if (spec.nice < -20 || spec.nice > 19) return fail(Exit::config, "nice: from -20 to 19");
   return {};
+}
+
+Result<LaunchSpec> read_spec(const generation::Opened& opened) {
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, max_launch_json, false));
+  return launch_spec_from_json(text, opened.path + "/" + generation::launch);
 }
 
 Result<void> read_filter(Prepared::Impl& impl, const generation::Opened& opened) {
@@ -365,7 +394,8 @@ void complete(Prepared::Impl& impl, const Features& features) {
   plan.cwd = impl.texts.keep(spec.cwd);
   plan.mdwe = spec.memory_deny_write_execute && features.mdwe;
   constexpr std::uint64_t abstract_sockets_and_signals = 3;
-  plan.landlock_scope = features.landlock_abi >= 6 ? abstract_sockets_and_signals : 0;
+  plan.landlock_scope = features.landlock_abi >= landlock_scope_abi ? abstract_sockets_and_signals : 0;
+  lay_out_ports(impl, features);
   plan.filter = impl.filter.data();
   plan.filter_length = static_cast<unsigned short>(impl.filter.size());
   plan.exec_step = impl.texts.keep("exec " + spec.argv.front());
@@ -411,9 +441,24 @@ const std::vector<std::string>& Prepared::not_enforced() const {
 }
 
 Result<Prepared> Prepared::prepare(const generation::Opened& opened) {
+  JAIL_TRY(spec, read_spec(opened));
+  return prepare(opened, std::move(spec));
+}
+
+Result<Prepared> Prepared::prepare_config_check(const generation::Opened& opened) {
+  JAIL_TRY(spec, read_spec(opened));
+  spec.argv = spec.check_config;
+  spec.network = LaunchSpec::Network::none;
+  spec.network_name.clear();
+  spec.sockets.clear();
+  spec.ready = {};
+  for (Mount& mount : spec.mounts)
+    if (mount.kind == Mount::Kind::bind) mount.writable = false;
+  return prepare(opened, std::move(spec));
+}
+
+Result<Prepared> Prepared::prepare(const generation::Opened& opened, LaunchSpec spec) {
   const std::string name = opened.path + "/" + generation::launch;
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, max_launch_json, false));
-  JAIL_TRY(spec, launch_spec_from_json(text, name));
   auto impl = std::make_unique<Impl>();
   impl->spec = std::move(spec);
   const Features features = probe_extras();

@@ -44,6 +44,7 @@ struct Prepared::Impl {
   std::vector<MountStep> mounts;
   std::vector<DeviceStep> devices;
   std::vector<RlimitStep> rlimits;
+  std::vector<PortRule> ports;
   std::vector<gid_t> groups;
   std::vector<const char*> argv;  ///< null behind
   std::vector<const char*> env;   ///< without a null behind

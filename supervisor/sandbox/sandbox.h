@@ -31,6 +31,9 @@ class Prepared {
   /// Reads launch.json and filter.bpf of `opened`, opens the tree and the sources of mounts. Demands what the
   /// spec requires of the kernel (Exit::host, naming what is missing and the manifest key that asked for it).
   [[nodiscard]] static Result<Prepared> prepare(const generation::Opened& opened);
+  /// The same for its check_config: that command instead of the daemon, without network and sockets, and with
+  /// nothing of the host to write to.
+  [[nodiscard]] static Result<Prepared> prepare_config_check(const generation::Opened& opened);
   Prepared(Prepared&&) noexcept;
   Prepared& operator=(Prepared&&) noexcept;
   ~Prepared();
@@ -45,6 +48,7 @@ class Prepared {
 
  private:
   explicit Prepared(std::unique_ptr<Impl> impl);
+  [[nodiscard]] static Result<Prepared> prepare(const generation::Opened& opened, LaunchSpec spec);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -18,6 +18,7 @@ namespace {
 // Not in the kernel headers of Debian 12.
 constexpr int pr_set_mdwe = 65;
 constexpr unsigned long mdwe_refuse_exec_gain = 1;
+constexpr int landlock_rule_port = 2;
 struct LandlockRuleset {
   std::uint64_t handled_access_fs, handled_access_net, scoped;
 };
@@ -186,11 +187,13 @@ void enter_working_directory(const Steps& steps, const Plan& plan) noexcept {
   close_fd(fd);
 }
 
-void restrict_scope(const Steps& steps, const Plan& plan) noexcept {
-  if (plan.landlock_scope == 0) return;
-  const LandlockRuleset rules{0, 0, plan.landlock_scope};
+void restrict_reach(const Steps& steps, const Plan& plan) noexcept {
+  if (plan.landlock_scope == 0 && plan.landlock_net == 0) return;
+  const LandlockRuleset rules{0, plan.landlock_net, plan.landlock_scope};
   const long fd =
       steps.must("landlock_create_ruleset", raw(SYS_landlock_create_ruleset, &rules, sizeof rules, 0));
+  for (std::size_t i = 0; i < plan.port_count; ++i)
+    steps.must("landlock_add_rule", raw(SYS_landlock_add_rule, fd, landlock_rule_port, &plan.ports[i], 0));
   steps.must("landlock_restrict_self", raw(SYS_landlock_restrict_self, fd, 0));
   close_fd(fd);
 }

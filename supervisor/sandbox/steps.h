@@ -73,8 +73,9 @@ void set_limits(const Steps& steps, const Plan& plan) noexcept;
 /// Resolved within the root, through no magic link: /proc/self/fd/N is no place to start in.
 void enter_working_directory(const Steps& steps, const Plan& plan) noexcept;
 
-/// Where the kernel has it: abstract sockets and signals of the world outside are out of reach.
-void restrict_scope(const Steps& steps, const Plan& plan) noexcept;
+/// Where the kernel has it: abstract sockets and signals of the world outside are out of reach, and so are
+/// all ports of TCP but those of the manifest.
+void restrict_reach(const Steps& steps, const Plan& plan) noexcept;
 
 void deny_write_execute(const Steps& steps, const Plan& plan) noexcept;
 void filter_calls(const Steps& steps, const Plan& plan) noexcept;

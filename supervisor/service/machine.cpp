@@ -16,6 +16,7 @@ constexpr std::array<std::string_view, state_count> state_names = {"stopped",  "
 
 /// Between two tries of a check that decides about readiness.
 constexpr milliseconds check_retry{250};
+constexpr milliseconds first_check{1000};  ///< of one that readiness does not wait for
 /// SIGKILL is repeated so often until all are gone (a process may hang in the kernel).
 constexpr milliseconds kill_again{1000};
 
@@ -408,7 +409,9 @@ void Machine::consider_ready(Time now) {
   enter(State::ready, now);
   data_.ready_at = now;
   data_.waiting_for.clear();
-  if (policy_.has_check && policy_.check_interval.count() > 0) data_.check_at = now + policy_.check_interval;
+  if (policy_.has_check && policy_.check_interval.count() > 0)
+    data_.check_at =
+        now + (data_.checked ? policy_.check_interval : std::min(policy_.check_interval, first_check));
   answer(Do::answer_up, Exit::ok, {});
 }
 

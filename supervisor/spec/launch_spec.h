@@ -172,10 +172,14 @@ struct LaunchSpec {
   std::vector<Socket> sockets;  ///< in the order of their descriptors, from 3
   Ready ready;
   std::vector<Port> listen_ports;
+  std::vector<Port> optional_ports;  ///< may be listened on, too; readiness does not wait for them
+  std::vector<Port> connect_ports;
+  bool restrict_ports = false;  ///< TCP: none but these, where the kernel can (Landlock, 6.7)
   std::optional<Check> check;
   Restart restart;
   Stop stop;
   Reload reload;
+  std::vector<std::string> check_config;  ///< argv; run in the jail before a reload or restart; empty: none
   bool operator==(const LaunchSpec&) const = default;
 };
 

@@ -134,8 +134,10 @@ void describe(V& v, LaunchSpec& s) {
   v("log_sockets", s.log_sockets);
   v("limits", s.limits), v("oom_score_adjust", s.oom_score_adjust), v("nice", s.nice);
   v("memory_deny_write_execute", s.memory_deny_write_execute), v("require", s.require);
-  v("sockets", s.sockets), v("ready", s.ready), v("listen_ports", s.listen_ports), v("check", s.check);
-  v("restart", s.restart), v("stop", s.stop), v("reload", s.reload);
+  v("sockets", s.sockets), v("ready", s.ready), v("check", s.check);
+  v("listen_ports", s.listen_ports), v("optional_ports", s.optional_ports),
+      v("connect_ports", s.connect_ports), v("restrict_ports", s.restrict_ports);
+  v("restart", s.restart), v("stop", s.stop), v("reload", s.reload), v("check_config", s.check_config);
 }
 
 class Writer {

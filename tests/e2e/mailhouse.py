@@ -5,15 +5,20 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
-import time
 import tomllib
 
-from jailtest import CLONE_NEWNET, REPO, own_network, wait_for
+from jailtest import CLONE_NEWNET, REPO, own_network, send, wait_for
 
 PASSWORD = "correct horse"
+SENDER, ALICE, BOB = "someone@example.org", "alice@example.test", "bob@example.test"
+LOGIN = ["-tls", "-a", "PLAIN", "-au", ALICE]
+SUBMISSION = "127.0.0.1:587"
+# What Postfix says of what it was refused.
+WRONG = re.compile("not permitted|ermission denied| warning: | fatal: | panic: ")
 DOVECOT = """
 base_dir = {run}
 log_path = {run}/log
@@ -123,3 +128,47 @@ def processes(it):
         except OSError:
             continue
     return found
+
+
+def log(it):
+    return it.run("logs", "smtpd", "-n", "all").stdout.splitlines()
+
+
+def take_away(text, service):
+    """The text of a master.cf without one service."""
+    return re.sub(rf"^{service} inet.*\n(  -o .*\n)*", "", text, flags=re.M)
+
+
+def ends_are_collected(it):
+    """Whether master learns that a daemon has ended: it is gone, not a zombie, and the next client gets a new one."""
+    ended = processes(it)["smtpd"]
+    for pid in ended:
+        send(pid, signal.SIGTERM)
+    wait_for(lambda: not [pid for pid in ended if os.path.exists(f"/proc/{pid}")], 5, "smtpd's end is seen")
+    assert swaks("--quit-after", "EHLO", "--timeout", "5")[0] == 0, "a new smtpd"
+
+
+def workload(it):
+    """What a mail server does all day. A generator of the steps' names, each yielded before the step is done; raises
+    where one does not work."""
+    yield "start"
+    it.run("start", "smtpd")
+    yield "STARTTLS"
+    code, talk = swaks("-tls", "--from", SENDER, "--to", BOB, "--body", "token-rich", "--timeout", "10")
+    assert code == 0, talk
+    yield "login"
+    code, talk = swaks(*LOGIN, "-ap", PASSWORD, "--from", ALICE, "--to", BOB, "--timeout", "10", server=SUBMISSION)
+    assert code == 0, talk
+    yield "delivery"
+    wait_for(lambda: len(messages(it)) == 2, 15, "two messages")
+    yield "reload"
+    master = it.home / "postfix/master.cf"
+    master.write_text(take_away(master.read_text(), "submission"))
+    it.run("reload", "smtpd")
+    wait_for(lambda: swaks("--quit-after", "EHLO", "--timeout", "5", server=SUBMISSION)[0] == 2, 10, "587 closed")
+    assert swaks("--quit-after", "EHLO", "--timeout", "5")[0] == 0
+    yield "log"
+    wrong = [line for line in log(it) if WRONG.search(line)]
+    assert not wrong, wrong[0]
+    yield "a child's end"
+    ends_are_collected(it)

@@ -3,37 +3,17 @@ thousand questions in a row, and a move to a new generation; the filter refuses 
 
 import os
 import pathlib
-import pwd
 import re
-import shutil
 import subprocess
 import time
 
 import pytest
 
 from audit import Denials
-from jailtest import REPO, Instance, dns_query, wait_for
+from jailtest import Instance, dns_query, wait_for
+from namehouse import BIND, dig, lay_out, update
 
-BIND = pwd.getpwnam("bind")
 CLONE3 = 435  # said not to exist, as it cannot be filtered: the C library goes on with clone
-KEY = "c2VjcmV0IG9mIHRoZSB0ZXN0IGFsb25lLCAzMiBieXRlcyE="
-ZONES = f"""
-key "update" {{ algorithm hmac-sha256; secret "{KEY}"; }};
-zone "dynamic.test" {{
-	type primary;
-	file "dynamic.test.zone";
-	allow-update {{ key "update"; }};
-}};
-zone "signed.test" {{
-	type primary;
-	file "signed.test.zone";
-	dnssec-policy default;
-	inline-signing yes;
-}};
-"""
-ZONE = "$TTL 60\n@ IN SOA ns1 hostmaster 1 3600 600 86400 60\n IN NS ns1\nns1 IN A 127.0.0.1\nwww IN A 192.0.2.80\n"
-
-
 @pytest.fixture(scope="module")
 def denials():
     with Denials() as it:
@@ -43,29 +23,11 @@ def denials():
 @pytest.fixture(scope="module")
 def instance(denials):
     with Instance() as it:
-        shutil.copytree(REPO / "manifests/examples/named", it.home / "bind")
-        with open(it.home / "bind/named.conf", "a") as config:
-            config.write(ZONES)
-        it.drop_in("named", f'[[config]]\nfrom = "{it.home}/bind"\nto = "/etc/bind"\n')
-        it.run("build", "named")
-        for name in ("dynamic.test", "signed.test"):
-            zone = it.home / "state/volumes/named-cache" / f"{name}.zone"
-            zone.write_text(ZONE)
-            os.chown(zone, BIND.pw_uid, BIND.pw_gid)
+        lay_out(it)
         denials.take(BIND.pw_uid)
         it.start_jaild()
         it.run("start", "named")
         yield it
-
-
-def dig(*words):
-    return subprocess.run(["dig", "+time=2", "+tries=2", "@127.0.0.1", *words], capture_output=True, text=True).stdout
-
-
-def update(text, key=f"hmac-sha256:update:{KEY}"):
-    command = ["nsupdate", *(["-y", key] if key else [])]
-    text = f"server 127.0.0.1\nzone dynamic.test\n{text}\nsend\n"
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20)
 
 
 def test_every_kind_of_question(instance):
@@ -139,8 +101,8 @@ def test_nothing_of_it_was_refused_by_the_filter(instance, denials):
 
 
 def test_a_group_less_is_seen(instance, denials):
-    """That the test before can fail: without @file-write the same daemon is refused calls, and says so."""
-    instance.drop_in("named", '[remove]\nsandbox.syscalls = ["@file-write"]\n', "90-less.toml")
+    """That the test before can fail: without @file-replace the same daemon is refused calls, and says so."""
+    instance.drop_in("named", '[remove]\nsandbox.syscalls = ["@file-replace"]\n', "90-less.toml")
     instance.run("build", "named")
     instance.run("restart", "named", status=None)
     wait_for(lambda: {call for _, call in denials.take(BIND.pw_uid)} - {CLONE3}, 20, "a refused call")

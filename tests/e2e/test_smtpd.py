@@ -17,11 +17,9 @@ import time
 import pytest
 
 from jailtest import REPO, Instance, send, wait_for
-from mailhouse import PASSWORD, Dovecot, lay_out, mailbox, messages, own_port_25, processes, swaks
+from mailhouse import (ALICE, BOB, LOGIN, PASSWORD, SENDER, SUBMISSION, Dovecot, lay_out, log, mailbox, messages,
+                       own_port_25, processes, swaks, take_away)
 
-SENDER, ALICE, BOB = "someone@example.org", "alice@example.test", "bob@example.test"
-LOGIN = ["-tls", "-a", "PLAIN", "-au", ALICE]
-SUBMISSION = "127.0.0.1:587"
 RELAY_DENIED, USER_UNKNOWN = "554 5.7.1", "550 5.1.1"
 
 
@@ -57,10 +55,6 @@ def ready(it):
 
 def delivered(it, word, user="bob", seconds=15):
     return wait_for(lambda: [text for text in messages(it, user) if word in text], seconds, f"a message with {word}")
-
-
-def log(it):
-    return it.run("logs", "smtpd", "-n", "all").stdout.splitlines()
 
 
 def test_mail_by_starttls_arrives_once(house):
@@ -157,7 +151,7 @@ def test_reload_takes_a_service_away_and_brings_it_back(house):
     pid = ready(house)["pid"]
     swaks("--quit-after", "EHLO", server=SUBMISSION)
     before = processes(house)["smtpd"]
-    master.write_text(re.sub(r"^submission inet.*\n(  -o .*\n)*", "", text, flags=re.M))
+    master.write_text(take_away(text, "submission"))
     house.run("reload", "smtpd")
     wait_for(lambda: swaks("--quit-after", "EHLO", server=SUBMISSION)[0] == 2, 10, "587 closed")
     wait_for(lambda: not set(processes(house).get("smtpd", [])) & set(before), 10, "the old smtpd gone")
@@ -273,31 +267,6 @@ def test_a_thousand_messages_and_master_is_killed(house):
     assert len(doubled) <= flying and max(found.values()) <= 2
 
 
-# ---- mistakes
-
-
-def test_a_broken_main_cf_is_told_within_a_second_without_a_storm(house):
-    ready(house)
-    main = house.conf / "main.cf"
-    text = main.read_text()
-    main.write_text("this is no setting\n" + text)
-    try:
-        begin = time.monotonic()
-        house.run("restart", "smtpd", "--no-wait", status=None)
-        words = "missing '=' after attribute name"
-        wait_for(lambda: words in house.run("status", "smtpd", status=None).stdout, 3, "the daemon's own words")
-        print(f"told after {time.monotonic() - begin:.2f} s")
-        assert time.monotonic() - begin < 1.0
-        end = wait_for(lambda: (s := house.status("smtpd"))["state"] == "failed" and s, 60, "smtpd given up")
-        assert end["restarts"] <= 5
-        assert words in house.run("status", "smtpd", status=None).stdout
-        print(house.run("status", "smtpd", status=None).stdout)
-    finally:
-        main.write_text(text)
-    house.run("start", "smtpd")
-    assert swaks("--quit-after", "EHLO")[0] == 0
-
-
 def test_a_stop_leaves_nothing_behind(house):
     pid = ready(house)["pid"]
     everyone = [pid for pids in processes(house).values() for pid in pids]
@@ -383,78 +352,3 @@ def test_inner_chroots_work_with_the_drop_in():
             inner.send(b"<22>postfix/smtpd: token-inner-log")
         wait_for(lambda: [line for line in log(it) if "token-inner-log" in line], 5, "the line in the log")
 
-
-# ---- what it cannot do without
-
-
-def ends_are_collected(it):
-    """Whether master learns that a daemon has ended: it is gone, not a zombie, and the next client gets a new one."""
-    ended = processes(it)["smtpd"]
-    for pid in ended:
-        send(pid, signal.SIGTERM)
-    try:
-        wait_for(lambda: not [pid for pid in ended if os.path.exists(f"/proc/{pid}")], 5)
-    except AssertionError:
-        return False
-    return swaks("--quit-after", "EHLO", "--timeout", "5")[0] == 0
-
-
-def lacks(it):
-    """(stage, detail): the first thing that does not work of what the tests above do; (None, "") where all does."""
-    if it.run("start", "smtpd", status=None).returncode != 0:
-        return "start", str(it.status("smtpd")["reason"])
-    code, talk = swaks("-tls", "--from", SENDER, "--to", BOB, "--body", "token-rich", "--timeout", "10")
-    if code != 0:
-        return "STARTTLS", talk
-    code, talk = swaks(*LOGIN, "-ap", PASSWORD, "--from", ALICE, "--to", BOB, "--timeout", "10", server=SUBMISSION)
-    if code != 0:
-        return "login", talk
-    try:
-        wait_for(lambda: len(messages(it)) == 2, 15)
-    except AssertionError:
-        return "delivery", ""
-    master = it.conf / "master.cf"
-    master.write_text(re.sub(r"^submission inet.*\n(  -o .*\n)*", "", master.read_text(), flags=re.M))
-    it.run("reload", "smtpd")
-    try:
-        wait_for(lambda: swaks("--quit-after", "EHLO", "--timeout", "5", server=SUBMISSION)[0] == 2, 10, "587 closed")
-    except AssertionError as error:
-        return "reload", str(error)
-    if swaks("--quit-after", "EHLO", "--timeout", "5")[0] != 0:
-        return "reload", "25"
-    wrong = [line for line in log(it) if WRONG.search(line)]
-    if wrong:
-        return "log", wrong[0]
-    return (None, "") if ends_are_collected(it) else ("collect", "")
-
-
-WRONG = re.compile("not permitted|ermission denied| warning: | fatal: | panic: ")
-# What is taken away, where that shows, and Postfix's own words about it.
-NEEDED = {
-    "setuid": ("start", "seteuid("),
-    "setgid": ("start", "setegid("),
-    "net_bind_service": ("start", "bind 127.0.0.1 port 25: Permission denied"),
-    "dac_read_search": ("start", "connect to private/tlsmgr: Permission denied"),
-    "@default": ("start", "killed by SIGSEGV"),
-    "@network-server": ("start", "getifaddrs: Operation not permitted"),
-    "@file-write": ("start", "remove public/cleanup: Operation not permitted"),
-    "wait4": ("reload", ""),
-    "@credentials": ("start", "setegid("),
-}
-
-
-@pytest.mark.parametrize("fewer", [None, *NEEDED])
-def test_each_privilege_is_needed(fewer):
-    stage, words = NEEDED.get(fewer, (None, ""))
-    key = "syscalls" if str(fewer)[0] in "@w" else "capabilities"
-    with apart(IMPATIENT, f'[remove]\nsandbox.{key} = ["{fewer}"]\n' if fewer else "") as it:
-        found, detail = lacks(it)
-        said = [line for line in log(it) if WRONG.search(line)]
-        print(f"without {fewer}: {found}: {detail}", *said[:5], sep="\n  ")
-        assert found == stage, detail
-        assert not words or [line for line in [detail, *said] if words in line]
-
-
-def test_nothing_else_is_granted(house):
-    sandbox = house.json("show", "smtpd")["sandbox"]
-    assert {*sandbox["capabilities"], *sandbox["syscalls"]} == set(NEEDED)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/keyctl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -160,6 +161,34 @@ void abstract(Argument name) {
   std::printf("abstract %s\n", outcome(::connect(fd, reinterpret_cast<sockaddr*>(&address), length)));
   ::close(fd);
 }
+/// "tcp-connect:PORT", "tcp-bind:PORT", "udp-bind:PORT" of 127.0.0.1.
+sockaddr_in loopback(Argument port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port.c_str())));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+void tcp_connect(Argument port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const sockaddr_in address = loopback(port);
+  const long result = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  std::printf("tcp-connect %s %s\n", port.c_str(), outcome(result));
+  ::close(fd);
+}
+void bind_one(const char* verb, int type, Argument port) {
+  const int fd = ::socket(AF_INET, type | SOCK_CLOEXEC, 0);
+  const sockaddr_in address = loopback(port);
+  const long result = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  std::printf("%s %s %s\n", verb, port.c_str(), outcome(result));
+  ::close(fd);
+}
+void tcp_bind(Argument port) {
+  bind_one("tcp-bind", SOCK_STREAM, port);
+}
+void udp_bind(Argument port) {
+  bind_one("udp-bind", SOCK_DGRAM, port);
+}
 void datagram(Argument path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -262,6 +291,9 @@ constexpr Verb verbs[] = {
     {"memory", memory},
     {"abstract", abstract},
     {"datagram", datagram},
+    {"tcp-connect", tcp_connect},
+    {"tcp-bind", tcp_bind},
+    {"udp-bind", udp_bind},
     {"exit", leave},
     {"die", die},
     {"orphan", orphan},

@@ -41,6 +41,8 @@ TEST_CASE("a call of set-up that fails means that the daemon has not run", "[san
   House house;
   house.spec.network = LaunchSpec::Network::private_;
   house.spec.credentials.capabilities = 1U << 10U;
+  house.spec.connect_ports = {{Port::Protocol::tcp, 53}};
+  house.spec.restrict_ports = true;
   house.ask({"touch:/data/ran"});
   REQUIRE(house.prepare());
   const fs::path mark = house.top / "volume/ran";

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -28,6 +29,7 @@
 
 #include "catch.h"
 #include "sandbox_house.h"
+#include "supervisor/sandbox/features.h"
 
 using namespace jail;
 using namespace jail::test;
@@ -406,4 +408,66 @@ TEST_CASE("the jail's init is nobody, with one descriptor", "[sandbox][inside]")
   }
   REQUIRE(::syscall(SYS_pidfd_send_signal, report->daemon.get(), SIGKILL, nullptr, 0) == 0);
   CHECK(finish(std::move(*running)).exited);
+}
+
+namespace {
+
+/// A TCP socket at a free port of 127.0.0.1.
+struct Listener {
+  UniqueFd fd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  std::uint16_t port = 0;
+  Listener() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    REQUIRE(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(fd.get(), 8) == 0);
+    REQUIRE(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    port = ntohs(address.sin_port);
+  }
+};
+
+/// A port that was free a moment ago.
+std::uint16_t free_port() {
+  return Listener().port;
+}
+
+}  // namespace
+
+TEST_CASE("no port of TCP but those of the manifest is bound or connected to", "[sandbox][inside]") {
+  House house;
+  house.spec.network = LaunchSpec::Network::host;
+  const Listener friendly, other;
+  const std::string own = std::to_string(free_port()), strange = std::to_string(free_port());
+  const std::string allowed = std::to_string(friendly.port), refused = std::to_string(other.port);
+  house.ask({"tcp-connect:" + allowed, "tcp-connect:" + refused, "tcp-bind:" + own, "tcp-bind:" + strange,
+             "tcp-bind:" + allowed, "tcp-bind:0", "udp-bind:" + strange});
+  house.spec.connect_ports = {{Port::Protocol::tcp, friendly.port}, {Port::Protocol::udp, other.port}};
+  house.spec.listen_ports = {{Port::Protocol::tcp, static_cast<std::uint16_t>(std::stoi(own))},
+                             {Port::Protocol::udp, static_cast<std::uint16_t>(std::stoi(strange))}};
+  const bool can = sandbox::probe_extras().landlock_abi >= 4;
+  bool restricted = can;
+  SECTION("named in the manifest") {
+    house.spec.restrict_ports = true;
+    house.filter = daemon_filter();
+  }
+  SECTION("not spoken of") {
+    restricted = false;
+  }
+  const auto prepared = house.prepare();
+  REQUIRE(prepared);
+  const std::string not_enforced = fmt::format("{}", fmt::join(prepared->not_enforced(), "\n"));
+  CHECK((not_enforced.find("ports of udp") != std::string::npos) == house.spec.restrict_ports);
+  CHECK((not_enforced.find("landlock-net") != std::string::npos) == (house.spec.restrict_ports && !can));
+  const Outcome outcome = live(house);
+  INFO(outcome.output);
+  const char* answer = restricted ? "EACCES" : "ok";
+  CHECK(outcome.says("tcp-connect " + allowed + " ok"));
+  CHECK(outcome.says("tcp-connect " + refused + " " + answer));
+  CHECK(outcome.says("tcp-bind " + own + " ok"));
+  CHECK(outcome.says("tcp-bind " + strange + " " + answer));
+  CHECK(outcome.says("tcp-bind " + allowed + (restricted ? " EACCES" : " EADDRINUSE")));
+  CHECK(outcome.says("tcp-bind 0 ok"));
+  CHECK(outcome.says("udp-bind " + strange + " ok"));
 }

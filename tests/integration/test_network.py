@@ -26,7 +26,7 @@ restart  = { on = "never" }
 [sandbox]
 network  = "NETWORK"
 syscalls = ["@default", "@network-server"]
-ports    = { listen = ["tcp:LISTEN"] }
+ports    = { listen = [LISTEN] }
 [check]
 command  = ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:PORT/"]
 expect   = "served"
@@ -60,8 +60,10 @@ def namespace(name):
     subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
-def web(it, name, network, port=8080, listen=None):
-    text = WEB.replace("NETWORK", network).replace("LISTEN", str(listen or port)).replace("PORT", str(port))
+def web(it, name, network, port=8080, listen=()):
+    """Serves at `port`; its manifest names `listen`, that port alone by default."""
+    ports = ", ".join(f'"tcp:{number}"' for number in listen or [port])
+    text = WEB.replace("NETWORK", network).replace("LISTEN", ports).replace("PORT", str(port))
     it.manifest(name, text)
     it.run("build", name)
 
@@ -103,7 +105,7 @@ def test_it_serves_in_the_namespace_and_nowhere_else(instance, blue):
 def test_two_jails_share_it_but_not_their_readiness(instance, blue):
     web(instance, "one", "netns:blue", 8080)
     web(instance, "two", "netns:blue", 8081)
-    web(instance, "liar", "netns:blue", 8082, listen=8080)  # waits for a port that only "one" has
+    web(instance, "liar", "netns:blue", 8082, listen=[8080, 8082])  # waits for a port that only "one" has
     instance.run("start", "one", "two")
     one, two = (instance.status(name) for name in ("one", "two"))
     assert one["state"] == two["state"] == "ready"
@@ -113,6 +115,21 @@ def test_two_jails_share_it_but_not_their_readiness(instance, blue):
     liar = instance.status("liar")
     assert liar["state"] == "failed"
     assert "tcp:8080" in liar["reason"]
+
+
+def test_a_port_that_the_manifest_does_not_name_is_not_opened(instance, blue):
+    features = instance.json("doctor", status=None)["features"]
+    if not next(line["present"] for line in features if line["name"] == "landlock-net"):
+        pytest.skip("this kernel has no rules for ports")
+    web(instance, "web", "netns:blue", 8083, listen=[8080])
+    assert instance.run("start", "web", status=None).returncode != 0
+    status = instance.status("web")
+    assert status["reason"].startswith("exited") and any("ermission denied" in line for line in status["last_lines"])
+    web(instance, "web", "netns:blue", 8083)
+    instance.run("start", "web")
+    assert fetch(8083, blue) == "served\n"
+    assert "ports of udp" in instance.run("status", "web", "--verbose").stdout
+    instance.run("stop", "web")
 
 
 def test_a_missing_namespace_is_an_error_that_says_what_to_do(instance):

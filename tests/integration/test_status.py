@@ -16,12 +16,12 @@ UNWELL = {**READY, "name": "imapd", "check": "failed", "check_failure": "its out
 FAILED = {"name": "dhcpd", "state": "failed", "enabled": False, "generation": 1, "current_generation": 1,
           "reason": "killed by SIGKILL", "last_lines": ["one", "\x1b[31mtwo"], "restarts": 5}
 
-SPEC = {"argv": ["/bin/true"], "check": None, "cwd": "/", "description": "", "devices": [], "env": [],
+SPEC = {"argv": ["/bin/true"], "check": None, "check_config": [], "connect_ports": [], "cwd": "/", "description": "", "devices": [], "env": [],
         "credentials": {"capabilities": [], "gid": 0, "groups": [], "uid": 0, "umask": 18}, "hostname": "named",
         "limits": {"memory": 0, "processes": 0}, "listen_ports": [], "memory_deny_write_execute": True, "mounts": [],
         "name": "named", "network": "host", "network_name": "", "nice": 0, "oom_score_adjust": 0,
         "ready": {"check": False, "listen": False, "notify": False, "timeout_ms": 30000},
-        "reload": {"how": "refuse", "signal": ""}, "require": [], "rlimits": [], "sockets": [],
+        "reload": {"how": "refuse", "signal": ""}, "require": [], "restrict_ports": False, "rlimits": [], "sockets": [],
         "restart": {"delay_ms": 100, "limit": 5, "max_delay_ms": 30000, "on": "failure", "window_ms": 60000},
         "stop": {"signal": "SIGTERM", "timeout_ms": 10000}, "version": 1}
 
@@ -88,6 +88,12 @@ def test_a_start_that_takes_long_says_what_its_daemon_says(tmp_path):
     shown = lines.index("| one")
     assert lines[shown - 1] == "waiting for the check" and "two" in lines[shown + 1]
     assert lines.count("| one") == lines.count("waiting for the check") == 1
+
+
+def test_one_that_serves_on_with_errors_shows_them(tmp_path):
+    Jaild(tmp_path, {"status": {"services": [{**READY, "last_lines": ["one", "two"]}]}})
+    lines = [line.strip() for line in run(tmp_path, "status").stdout.splitlines()]
+    assert lines[-3:] == ["errors that it told of at its start, or when it was to reload or restart:", "| one", "| two"]
 
 
 def test_status_as_json(tmp_path):

@@ -27,6 +27,22 @@ Result<Answer> put_together(const std::vector<std::string>& messages) {
 
 }  // namespace
 
+TEST_CASE("of the last lines the long ones are cut, and no more than there is need to") {
+  ServiceStatus service = large_service('x');
+  service.last_lines = {"short", std::string(2000, 'y'), "end"};
+  Answer answer;
+  answer.services = {service};
+  const auto whole = put_together(to_messages(answer));
+  REQUIRE(whole);
+  CHECK(whole->services.front().last_lines == service.last_lines);
+  service.last_lines = {"short", std::string(5000, 'y'), std::string(5000, 'z'), "end"};
+  answer.services = {service};
+  const auto cut = put_together(to_messages(answer));
+  REQUIRE(cut);
+  CHECK(cut->services.front().last_lines == std::vector<std::string>{"short", std::string(1276, 'y') + "...",
+                                                                     std::string(1276, 'z') + "...", "end"});
+}
+
 TEST_CASE("a request survives the way through JSON") {
   const Request request{"restart", {"named", "web@eu"}, false};
   const auto back = request_from_json(to_json(request));

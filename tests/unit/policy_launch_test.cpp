@@ -40,6 +40,28 @@ manifest::Manifest named() {
 
 }  // namespace
 
+TEST_CASE("ports are restricted where the manifest speaks of them, be it to say none") {
+  manifest::Manifest m = named();
+  m.service.ready.clear();
+  m.sandbox.listen.clear();
+  auto spec = make_launch_spec(instance(), m, accounts());
+  REQUIRE(spec);
+  CHECK_FALSE(spec->restrict_ports);
+  m.origins["sandbox.portsmouth"] = {};
+  m.origins["sandbox.pids"] = {};
+  CHECK_FALSE(make_launch_spec(instance(), m, accounts())->restrict_ports);
+  SECTION("none") {
+    m.origins["sandbox.ports.connect"] = {};
+  }
+  SECTION("one") {
+    m.sandbox.connect = {"tcp:25"};
+  }
+  spec = make_launch_spec(instance(), m, accounts());
+  REQUIRE(spec);
+  CHECK(spec->restrict_ports);
+  CHECK(spec->connect_ports.size() == m.sandbox.connect.size());
+}
+
 TEST_CASE("names become numbers, and parents are mounted before what lies in them") {
   const auto spec = make_launch_spec(instance(), named(), accounts());
   INFO((spec ? std::string() : spec.error().message));
@@ -52,6 +74,8 @@ TEST_CASE("names become numbers, and parents are mounted before what lies in the
   CHECK(spec->ready.notify);
   CHECK(spec->ready.listen);
   CHECK(spec->listen_ports == std::vector<Port>{{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}});
+  CHECK(spec->connect_ports.empty());
+  CHECK(spec->restrict_ports);
   CHECK(spec->hostname == "named");
   CHECK(spec->rlimits == std::vector<Rlimit>{{"core", 0, 0}, {"nofile", 1024, 524288, true}});
   CHECK(spec->sources == std::vector<ManifestSource>{{"/etc/jail/manifests/named.toml", "ab"}});

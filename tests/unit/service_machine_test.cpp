@@ -137,6 +137,18 @@ TEST_CASE("each readiness is waited for, and all that are wanted together") {
     CHECK_FALSE(bench.data().checked);
     CHECK(has(bench.pass(seconds(10)), Do::run_check));
   }
+  SECTION("a check that readiness does not wait for is first asked soon, then at its interval") {
+    policy.has_check = true;
+    policy.check_interval = seconds(60);
+    Bench bench(policy);
+    bench.run();
+    CHECK(bench.state() == State::ready);
+    CHECK_FALSE(has(bench.pass(milliseconds(900)), Do::run_check));
+    CHECK(has(bench.pass(milliseconds(100)), Do::run_check));
+    bench.tell(Kind::check_failed, 0, "no answer");
+    CHECK_FALSE(has(bench.pass(seconds(59)), Do::run_check));
+    CHECK(has(bench.pass(seconds(1)), Do::run_check));
+  }
   SECTION("all of them: the check comes last") {
     policy.ready = {true, true, true, seconds(30)};
     policy.has_check = true;

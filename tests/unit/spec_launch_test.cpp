@@ -16,6 +16,9 @@ LaunchSpec example() {
   spec.mounts.push_back({Mount::Kind::tmpfs, "", "/tmp", true, false, 1U << 20U, 01777, 0, 0, false});
   spec.mounts.push_back({Mount::Kind::bind, "/etc/bind", "/etc/bind", false, false, 0, 0, 0, 0, true});
   spec.listen_ports = {{Port::Protocol::udp, 53}, {Port::Protocol::tcp, 53}};
+  spec.connect_ports = {{Port::Protocol::tcp, 853}};
+  spec.restrict_ports = true;
+  spec.check_config = {"/usr/bin/named-checkconf", "-z"};
   spec.sockets = {{"dns", "udp:[::1]:53", 128, 0600, 0, 0}, {"dns", "unix:/run/x/dns", 1, 0660, 7, 8}};
   spec.check = Check{{"dig", "@127.0.0.1"}, "127.0.0.1", milliseconds(2000), milliseconds(0)};
   spec.reload = {Reload::How::signal, 1};

@@ -212,7 +212,12 @@ def imap_workload(it):
     ok(client.select())
     ok(client.append("INBOX", r"(\Seen)", None, message("appended", "x" * 100_000)))
     ok(client.append("INBOX", None, None, message("plain", "the word is mellon")))
+    ok(client.append("INBOX", None, None, message("latin").replace(
+        b"\r\n\r\nHello", b'\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset="iso-8859-1"\r\n'
+        b"Content-Transfer-Encoding: 8bit\r\n\r\nGr\xfc\xdfe")))
     ok(client.select())
+    client.literal = "Grüße".encode()
+    assert ok(client.search("UTF-8", "BODY"))[0], "searched in another character set than its own"
     number = ok(client.search(None, "BODY", "mellon"))[0].split()
     assert number
     ok(client.create("Projects"))

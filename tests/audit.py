@@ -1,6 +1,7 @@
 """What filters refused, by the kernel's own word: for the claim that a service is denied nothing that it needs."""
 
 import ctypes
+import errno
 import os
 import re
 import socket
@@ -49,6 +50,10 @@ class Denials:
                 message = self.socket.recv(8192)
             except BlockingIOError:
                 return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue  # a flood: some were lost, and the first of them are there
             kind = struct.unpack("=IHHII", message[:16])[1]
             text = message[16:].decode(errors="replace")
             if kind == AUDIT_SECCOMP:

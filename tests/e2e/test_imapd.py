@@ -10,32 +10,22 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
 
 import pytest
 
+from imaphouse import (PASSWORD, USER, FromElsewhere, Load, idle_sees, imap, logged_in, make_certificate, message, ok, processes,
+                       the_certificate_verifies_and_old_tls_is_refused, unprivileged)
 from jailtest import REPO, Instance, send, wait_for
 
-USER, PASSWORD = "alice@example.test", "correct horse"
 MAIL = pwd.getpwnam("mail")
-
-
-def make_certificate(folder):
-    folder.mkdir(exist_ok=True)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
-        check=True, capture_output=True)
-    os.chown(folder / "key.pem", 0, MAIL.pw_gid)
-    (folder / "key.pem").chmod(0o640)
 
 
 def configure(it):
     """The example as the README says, with one user and a certificate of its own."""
     it.config = it.home / "imapd"
     shutil.copytree(REPO / "manifests/examples/imapd", it.config)
-    make_certificate(it.config / "tls")
+    make_certificate(it.config / "tls", MAIL.pw_gid)
     done = subprocess.run(["doveadm", "pw", "-s", "SHA512-CRYPT", "-r", "5000", "-p", PASSWORD], check=True, capture_output=True, text=True)
     users = it.config / "users"
     users.write_text(f"{USER}:{done.stdout.strip()}\n")
@@ -60,21 +50,6 @@ def up(instance):
     wait_for(lambda: instance.status("imapd")["state"] == "ready", 30, "imapd is ready")
 
 
-def imap(it, timeout=20):
-    return imaplib.IMAP4_SSL("localhost", 993, ssl_context=it.trust, timeout=timeout)
-
-
-def logged_in(it):
-    client = imap(it)
-    assert client.login(USER, PASSWORD)[0] == "OK"
-    return client
-
-
-def ok(answer):
-    assert answer[0] == "OK", answer
-    return answer[1]
-
-
 def deliver(it, text, name=None):
     """As an MTA does: written to tmp, moved to new."""
     home = it.home / "state/volumes/mail/example.test/alice/Maildir"
@@ -88,23 +63,6 @@ def deliver(it, text, name=None):
     file.write_bytes(text)
     os.chown(file, MAIL.pw_uid, MAIL.pw_gid)
     file.rename(home / "new" / file.name)
-
-
-def message(ident, body="Hello"):
-    return f"From: bob@example.test\r\nTo: {USER}\r\nSubject: {ident}\r\nMessage-ID: <{ident}@example.test>\r\n\r\n{body}\r\n".encode()
-
-
-def processes(it):
-    """All of the jail: those in the pid namespace of its daemon."""
-    space = os.readlink(f"/proc/{it.status('imapd')['pid']}/ns/pid")
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "ns/pid") == space:
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 # ---- what is served, and what is not
@@ -137,13 +95,6 @@ def test_pop3s_good_and_wrong_password(instance):
     client.close()
 
 
-class FromElsewhere(imaplib.IMAP4):
-    """Not from the address that it connects to: Dovecot takes such a client's connection for a safe one."""
-
-    def _create_socket(self, timeout):
-        return socket.create_connection((self.host, self.port), timeout, source_address=("127.0.0.2", 0))
-
-
 def test_143_refuses_a_plain_login_and_takes_one_behind_starttls(instance):
     client = FromElsewhere("127.0.0.1", 143, timeout=20)
     assert "STARTTLS" in client.capabilities and "LOGINDISABLED" in client.capabilities
@@ -172,37 +123,12 @@ def test_a_message_in_the_maildir_is_fetched(instance):
 
 
 def test_idle_sees_a_new_message(instance):
-    client = logged_in(instance)
-    before = int(ok(client.select())[0])
-    client.send(b"x1 IDLE\r\n")
-    assert client.readline().startswith(b"+ ")
-    client.sock.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        client.sock.recv(1)  # silence until something happens
-    client.sock.settimeout(20)
-    begin = time.monotonic()
-    deliver(instance, message("for-idle"))
-    heard = b""
-    while b"EXISTS" not in heard:
-        heard += client.sock.recv(1000)
-    print(f"IDLE told of the message after {(time.monotonic() - begin) * 1000:.0f} ms")
-    assert f"* {before + 1} EXISTS".encode() in heard
-    client.shutdown()
-
-
-def s_client(it, *words):
-    return subprocess.run(["openssl", "s_client", "-connect", "localhost:993", "-verify_return_error", *map(str, words)],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    took = idle_sees(instance, lambda: deliver(instance, message("for-idle")))
+    print(f"IDLE told of the message after {took * 1000:.0f} ms")
 
 
 def test_the_certificate_verifies_and_old_tls_is_refused(instance):
-    trusted = ["-CAfile", instance.config / "tls/cert.pem", "-verify_hostname", "localhost"]
-    good = s_client(instance, *trusted)
-    assert good.returncode == 0 and "Verification: OK" in good.stdout
-    assert s_client(instance).returncode != 0, "nobody else trusts it"
-    assert s_client(instance, *trusted[:2], "-verify_hostname", "example.org").returncode != 0
-    assert s_client(instance, *trusted, "-tls1_2").returncode == 0
-    assert s_client(instance, *trusted, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0").returncode != 0
+    the_certificate_verifies_and_old_tls_is_refused(instance, instance.config / "tls/cert.pem", 993)
 
 
 def test_no_name_and_version_are_given_away(instance):
@@ -239,24 +165,7 @@ def test_the_check_sees_what_ready_and_an_open_port_hide(instance):
 
 def test_every_process_is_unprivileged(instance):
     client = logged_in(instance)
-    names = set()
-    for pid in processes(instance):
-        try:
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-        except OSError:
-            continue
-        status = {key: value.split() for key, value in (line.split(":", 1) for line in lines)}
-        name = status["Name"][0]
-        names.add(name)
-        for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-            assert int(status[key][0], 16) == 0, (name, key)
-        assert status["NoNewPrivs"] == ["1"], name
-        assert status["Groups"] in ([], [str(MAIL.pw_gid)]), name
-        if name == "jail-init":
-            continue
-        assert status["Seccomp"] == ["2"], name
-        assert status["Uid"] == [str(MAIL.pw_uid)] * 4, name
-        assert status["Gid"] == [str(MAIL.pw_gid)] * 4, name
+    names = unprivileged(instance, "imapd", MAIL)
     assert {"dovecot", "anvil", "log", "config", "auth", "imap"} <= names, names
     client.logout()
 
@@ -336,48 +245,6 @@ def workload(it):
 
 
 # ---- life and death
-
-
-class Load:
-    """A client that logs in every 50 ms, come what may."""
-
-    def __init__(self, it):
-        self.it = it
-
-    def __enter__(self):
-        self.served, self.lost, self.refused, self.threads = [], [], [], []
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-        return self
-
-    def one(self):
-        begin = time.monotonic()
-        try:
-            client = imap(self.it, 30)
-            ok(client.login(USER, PASSWORD))
-            client.logout()
-            self.served.append((begin, time.monotonic() - begin))
-        except ConnectionRefusedError:
-            self.refused.append(begin)
-        except (OSError, imaplib.IMAP4.error) as error:
-            self.lost.append((begin, error))
-
-    def run(self):
-        while not self.stopping.wait(0.05):
-            thread = threading.Thread(target=self.one)
-            thread.start()
-            self.threads.append(thread)
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
-        for thread in self.threads:
-            thread.join()
-
-    def report(self, what):
-        print(f"{what}: {len(self.threads)} logins, {len(self.served)} served, {len(self.refused)} refused, {len(self.lost)} lost; "
-              f"the longest took {max(taken for _, taken in self.served) * 1000:.0f} ms")
 
 
 def test_sigkill_of_the_master_while_clients_log_in(instance):
@@ -471,7 +338,7 @@ def test_logs_are_relayed(instance):
 
 
 def test_a_stop_leaves_nothing_behind(instance):
-    all_of_it = processes(instance)
+    all_of_it = processes(instance, "imapd")
     instance.run("stop", "imapd")
     assert [pid for pid in all_of_it if pathlib.Path(f"/proc/{pid}").exists()] == []
     for port in (143, 993, 995):

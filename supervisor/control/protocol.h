@@ -47,7 +47,8 @@ struct ServiceStatus {
   std::string check_failure;            ///< failed: why
   std::vector<std::string> last_lines;  ///< of its log, in failed, backoff and a slow starting
   std::vector<std::string> not_enforced;
-  bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false
+  std::vector<std::string> provides;  ///< beyond its name
+  bool manifest_edited = false;       ///< since the build; the client finds out, jaild leaves it false
 };
 
 /// What a request did to one name. `exit` 0 is success.

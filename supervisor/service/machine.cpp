@@ -67,6 +67,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -87,6 +88,7 @@ struct Table {
        &M::end_to_start,       // restart
        &M::refuse_reload,      // reload
        &M::fail_launch,        // launch_failed
+       &M::refuse_launch,      // refused
        &M::note_launched,      // launched
        &M::fail_setup,         // setup_failed
        &M::note_running,       // running
@@ -107,6 +109,7 @@ struct Table {
        &M::end_to_start,       // restart
        &M::reload,             // reload
        &M::ignore,             // launch_failed
+       &M::ignore,             // refused
        &M::ignore,             // launched
        &M::ignore,             // setup_failed
        &M::ignore,             // running
@@ -127,6 +130,7 @@ struct Table {
        &M::then_start,       // restart
        &M::refuse_reload,    // reload
        &M::finished,         // launch_failed
+       &M::finished,         // refused
        &M::kill_unexpected,  // launched
        &M::ignore,           // setup_failed: the first reason stands
        &M::ignore,           // running: SIGKILL is on its way
@@ -147,6 +151,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -167,6 +172,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -324,6 +330,11 @@ void Machine::fail_launch(const Event& event, Time now) {
   data_.failure = true;
   data_.reason = event.text;
   decide(now);
+}
+
+void Machine::refuse_launch(const Event& event, Time now) {
+  data_.failure = true;
+  give_up(event.text, now);
 }
 
 void Machine::note_launched(const Event&, Time now) {

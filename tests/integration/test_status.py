@@ -21,7 +21,7 @@ SPEC = {"argv": ["/bin/true"], "check": None, "cwd": "/", "description": "", "de
         "limits": {"memory": 0, "processes": 0}, "listen_ports": [], "memory_deny_write_execute": True, "mounts": [],
         "name": "named", "network": "host", "network_name": "", "nice": 0, "oom_score_adjust": 0,
         "ready": {"check": False, "listen": False, "notify": False, "timeout_ms": 30000},
-        "reload": {"how": "refuse", "signal": ""}, "require": [], "rlimits": [], "sockets": [],
+        "provides": [], "reload": {"how": "refuse", "signal": ""}, "require": [], "rlimits": [], "sockets": [],
         "restart": {"delay_ms": 100, "limit": 5, "max_delay_ms": 30000, "on": "failure", "window_ms": 60000},
         "stop": {"signal": "SIGTERM", "timeout_ms": 10000}, "version": 1}
 

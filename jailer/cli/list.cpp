@@ -28,6 +28,7 @@ int run(const Context& context) {
                        {"generation", jail.generation},
                        {"files", jail.files},
                        {"bytes", jail.bytes},
+                       {"provides", jail.provides},
                        {"manifest", has_manifest(jail.name)}});
     print_json({{"version", 1}, {"jails", std::move(jails)}});
     return 0;

@@ -59,6 +59,8 @@ std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
     lines.push_back(fmt::format("manifest edited since the build; run: jail build {}", escape(service.name)));
   else if (newer && verbose)
     lines.push_back(fmt::format("a newer generation is built; run: jail restart {}", escape(service.name)));
+  if (verbose && !service.provides.empty())
+    lines.push_back("provides " + escape(fmt::format("{}", fmt::join(service.provides, ", "))));
   if (verbose)
     for (const std::string& item : service.not_enforced)
       lines.push_back("not enforced here: " + escape(item));

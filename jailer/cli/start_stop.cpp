@@ -15,6 +15,7 @@
 #include "supervisor/base/quote.h"
 #include "supervisor/control/client.h"
 #include "supervisor/spec/generation.h"
+#include "supervisor/spec/provides.h"
 
 namespace jail::cli {
 namespace {
@@ -53,6 +54,8 @@ void note(control::Answer& answer, const std::string& name, const Error& error) 
 Result<void> mark_enabled(const Instance& instance, const std::string& name, bool enabled) {
   if (enabled)
     JAIL_CHECK(generation::open_current(instance, name));  // a jail that was never built is refused
+  if (auto refusal = enabled ? excluded_by_enabled(instance, name) : std::nullopt)
+    return tl::unexpected(std::move(*refusal));
   JAIL_TRY(dir, make_dirs_at(AT_FDCWD, instance.enabled(), 0755));
   if (enabled) return replace_file_at(dir.get(), name, "", 0644, true);
   if (::unlinkat(dir.get(), name.c_str(), 0) != 0 && errno != ENOENT)

@@ -18,6 +18,7 @@
 #include "supervisor/control/client.h"
 #include "supervisor/spec/generation.h"
 #include "supervisor/spec/launch_spec.h"
+#include "supervisor/spec/provides.h"
 
 namespace jail::cli {
 namespace {
@@ -68,6 +69,7 @@ void add_never_started(const Instance& instance, Answer& answer) {
     service.state = "stopped";
     service.enabled = ::access((instance.enabled() + "/" + name).c_str(), F_OK) == 0;
     service.current_generation = opened->number;
+    service.provides = provides_of(instance, name);
     answer.services.push_back(std::move(service));
   }
   std::sort(answer.services.begin(), answer.services.end(),

@@ -154,6 +154,7 @@ struct Manifest {
   int version = 1;
   std::string description;
   std::vector<std::string> packages;
+  std::vector<std::string> provides;  ///< names; of those that provide one, a single service runs
   Tree tree;
   std::vector<Config> configs;
   std::vector<Volume> volumes;

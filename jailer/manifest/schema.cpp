@@ -266,10 +266,11 @@ constexpr std::array<Field<Check>, 4> check_table = {
     text<&Check::interval, Duration>("interval"),
 };
 
-constexpr std::array<Field<Manifest>, 10> manifest_table = {
+constexpr std::array<Field<Manifest>, 11> manifest_table = {
     version<Manifest>(),
     text<&Manifest::description, Text>("description"),
     set_of<&Manifest::packages, PackageName>("packages"),
+    one_or_many<&Manifest::provides, PlainName>("provides"),
     table<&Manifest::tree>("tree", true),
     entries<&Manifest::configs>("config"),
     entries<&Manifest::volumes>("volume"),

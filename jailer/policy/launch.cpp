@@ -47,6 +47,8 @@ class SpecMaker {
   Result<LaunchSpec> make() {
     spec_.name = m_.name;
     spec_.description = m_.description;
+    spec_.provides = m_.provides;
+    std::sort(spec_.provides.begin(), spec_.provides.end());
     for (const manifest::Source& source : m_.sources) spec_.sources.push_back({source.path, source.sha256});
     command();
     credentials();

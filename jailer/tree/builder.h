@@ -66,7 +66,8 @@ struct Built {
   std::string name;
   unsigned long generation = 0;  ///< the current one; 0 if `current` is missing or broken
   std::size_t files = 0;
-  std::uint64_t bytes = 0;  ///< apparent size of the tree
+  std::uint64_t bytes = 0;            ///< apparent size of the tree
+  std::vector<std::string> provides;  ///< beyond its name
 };
 [[nodiscard]] Result<std::vector<Built>> list(const Instance& instance);
 

@@ -15,6 +15,7 @@
 #include "jailer/tree/write_error.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
+#include "supervisor/spec/provides.h"
 
 namespace jail {
 namespace {
@@ -90,6 +91,7 @@ Result<std::vector<Built>> list(const Instance& instance) {
     if (!current) continue;
     built.generation = current->number;
     count(*current, built);
+    built.provides = provides_of(instance, name);
   }
   return all;
 }

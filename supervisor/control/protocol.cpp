@@ -43,6 +43,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("check_failure", shape.check_failure);
   visit("last_lines", shape.last_lines);
   visit("not_enforced", shape.not_enforced);
+  visit("provides", shape.provides);
   visit("manifest_edited", shape.manifest_edited);
 }
 
@@ -212,6 +213,8 @@ ServiceStatus bounded(ServiceStatus status) {
   cut_longest(status.last_lines, most_last_lines * std::size_t{160});
   if (status.not_enforced.size() > 16) status.not_enforced.resize(16);
   for (std::string& item : status.not_enforced) cut(item, 60);
+  if (status.provides.size() > 16) status.provides.resize(16);
+  for (std::string& item : status.provides) cut(item, 64);
   return status;
 }
 

@@ -48,7 +48,8 @@ struct ServiceStatus {
   std::vector<std::string> last_lines;  ///< of its log, in failed, backoff and a slow starting; in ready the
                                         ///< errors that it wrote soon after its start or reload
   std::vector<std::string> not_enforced;
-  bool manifest_edited = false;  ///< since the build; the client finds out, jaild leaves it false
+  std::vector<std::string> provides;  ///< beyond its name
+  bool manifest_edited = false;       ///< since the build; the client finds out, jaild leaves it false
 };
 
 /// What a request did to one name. `exit` 0 is success.

@@ -54,7 +54,11 @@ Supervisor::Supervisor(SupervisorOptions options, EventLoop loop, Journal journa
                reaped_.erase(found);
                return status;
              },
-             [this](Unit& unit, const service::Action& action) { on_answer(unit, action); }} {}
+             [this](Unit& unit, const service::Action& action) { on_answer(unit, action); },
+             [this](const Unit& unit) -> std::optional<std::string> {
+               const auto error = excluded(unit.name(), unit.spec().provides);
+               return error ? std::optional(error->message) : std::nullopt;
+             }} {}
 
 Supervisor::~Supervisor() = default;
 

@@ -104,6 +104,11 @@ class Supervisor {
   [[nodiscard]] Result<Unit*> find_unit(const std::string& name);
   [[nodiscard]] Unit& unit(const std::string& name);
 
+  // supervisor_exclude.cpp: who provides what others provide, too
+  [[nodiscard]] std::optional<Error> excluded(const std::string& name,
+                                              const std::vector<std::string>& provides) const;
+  [[nodiscard]] std::optional<Error> cannot_change(const Unit& unit, service::Event::Kind kind) const;
+
   SupervisorOptions options_;
   EventLoop loop_;
   Journal journal_;

@@ -11,6 +11,7 @@
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/loop/supervisor.h"
+#include "supervisor/spec/provides.h"
 
 namespace jail::loop {
 namespace {
@@ -95,6 +96,8 @@ void Supervisor::change_one(const std::shared_ptr<Pending>& pending, const std::
   pending->answer.outcomes.push_back({name, 0, {}, {}});
   auto found = find_unit(name);
   if (!found) return settle(waiter, found.error().exit, found.error().message, found.error().hint);
+  if (const auto refusal = cannot_change(**found, kind))
+    return settle(waiter, refusal->exit, refusal->message, refusal->hint);
   const bool checks = (*found)->check_config(
       kind, [=, this](const ConfigCheck::Outcome& outcome) { checked(waiter, name, kind, wait, outcome); });
   if (!checks) apply(waiter, name, kind, wait);
@@ -117,6 +120,8 @@ void Supervisor::checked(Waiter waiter, const std::string& name, Event::Kind kin
 void Supervisor::apply(Waiter waiter, const std::string& name, Event::Kind kind, bool wait) {
   if (ending_ && kind != Event::Kind::stop)
     return settle(waiter, Exit::busy, "jaild is stopping all services, and ends then", {});
+  if (const auto refusal = cannot_change(unit(name), kind))
+    return settle(waiter, refusal->exit, refusal->message, refusal->hint);
   Waiters& waiters = waiters_[name];
   const bool reload = kind == Event::Kind::reload;
   if (reload)
@@ -153,7 +158,7 @@ void Supervisor::on_answer(Unit& unit, const Action& action) {
   switch (action.kind) {
     case Action::Kind::answer_up:
       told = std::exchange(waiters.up, {});
-      hint = fmt::format("see: jail status {0}; jail log {0}", unit.name());
+      hint = fmt::format("see: jail status {0}; jail logs {0}", unit.name());
       break;
     case Action::Kind::answer_down:
       told = std::exchange(waiters.down, {});
@@ -209,6 +214,8 @@ void Supervisor::set_enabled(const control::Incoming& incoming, bool enabled) {
     const std::string path = dir + "/" + name;
     if (!found && (enabled || found.error().exit == Exit::usage)) {
       outcome = {name, static_cast<int>(found.error().exit), found.error().message, found.error().hint};
+    } else if (const auto refusal = enabled ? excluded_by_enabled(options_.instance, name) : std::nullopt) {
+      outcome = {name, static_cast<int>(refusal->exit), refusal->message, refusal->hint};
     } else if (enabled) {
       const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644));
       if (!fd)
@@ -245,6 +252,8 @@ control::ServiceStatus Supervisor::status_of(const std::string& name) {
   status.enabled = ::access((options_.instance.enabled() + "/" + name).c_str(), F_OK) == 0;
   if (const auto current = generation::open_current(options_.instance, name))
     status.current_generation = current->number;
+  // Of what runs, or would.
+  status.provides = status.pid != 0 ? known->second->spec().provides : provides_of(options_.instance, name);
   if (status.generation == 0) status.generation = status.current_generation;
   return status;
 }

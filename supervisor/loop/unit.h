@@ -45,6 +45,8 @@ struct House {
   /// How a process ended that the keeper has reaped, if it is known.
   std::function<std::optional<int>(pid_t pid)> reaped;
   std::function<void(Unit&, const service::Action&)> answer;
+  /// Why `unit` must not run now: another one does that excludes it.
+  std::function<std::optional<std::string>(const Unit& unit)> excluded;
 };
 
 /// Descriptors of a service that an earlier jaild left with the keeper, by what they are ("init", "report"
@@ -72,6 +74,8 @@ class Unit {
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const service::Machine& machine() const { return machine_; }
+  /// Of the generation that runs, or was tried last.
+  [[nodiscard]] const LaunchSpec& spec() const { return spec_; }
   [[nodiscard]] pid_t init_pid() const { return init_pid_; }
   [[nodiscard]] const std::optional<log::Channel>& channel() const { return channel_; }
   /// The JSON of its state; built anew only after a change.
@@ -93,6 +97,7 @@ class Unit {
   // unit_launch.cpp: from the generation to the process
   void launch();
   void launch_now();
+  [[nodiscard]] Result<void> take_generation();
   [[nodiscard]] Result<void> prepare();
   [[nodiscard]] Result<void> make_runtime();
   [[nodiscard]] Result<void> make_log();

@@ -62,7 +62,10 @@ void Unit::launch_now() {
   house_.loop.forget(launch_timer_);
   auto failed = [this](std::string why) { dispatch({Event::Kind::launch_failed, 0, 0, std::move(why)}); };
   if (machine_.state() != State::starting) return failed("stopped");
-  auto ready = prepare().and_then([this] { return make_cgroup(); });
+  auto ready = take_generation();
+  if (!ready) return failed(with_hint_text(ready.error()));
+  if (auto why = house_.excluded(*this)) return dispatch({Event::Kind::refused, 0, 0, std::move(*why)});
+  ready = prepare().and_then([this] { return make_cgroup(); });
   if (!ready) return failed(with_hint_text(ready.error()));
   if (cgroup_.populated()) {
     // Processes of a life that we know nothing else of. Never a second copy: they go first.
@@ -87,7 +90,7 @@ void Unit::launch_now() {
   watch_process();
 }
 
-Result<void> Unit::prepare() {
+Result<void> Unit::take_generation() {
   JAIL_TRY(opened, generation::open_current(house_.instance, name_));
   if (!prepared_ || prepared_generation_ != opened.number) {
     prepared_.reset();
@@ -97,6 +100,10 @@ Result<void> Unit::prepare() {
     spec_ = prepared_->spec();
   }
   machine_.set_policy(service::policy_of(spec_));
+  return {};
+}
+
+Result<void> Unit::prepare() {
   JAIL_CHECK(make_runtime());
   JAIL_CHECK(make_log());
   return make_sockets();

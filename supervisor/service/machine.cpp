@@ -68,6 +68,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -88,6 +89,7 @@ struct Table {
        &M::end_to_start,       // restart
        &M::refuse_reload,      // reload
        &M::fail_launch,        // launch_failed
+       &M::refuse_launch,      // refused
        &M::note_launched,      // launched
        &M::fail_setup,         // setup_failed
        &M::note_running,       // running
@@ -108,6 +110,7 @@ struct Table {
        &M::end_to_start,       // restart
        &M::reload,             // reload
        &M::ignore,             // launch_failed
+       &M::ignore,             // refused
        &M::ignore,             // launched
        &M::ignore,             // setup_failed
        &M::ignore,             // running
@@ -128,6 +131,7 @@ struct Table {
        &M::then_start,       // restart
        &M::refuse_reload,    // reload
        &M::finished,         // launch_failed
+       &M::finished,         // refused
        &M::kill_unexpected,  // launched
        &M::ignore,           // setup_failed: the first reason stands
        &M::ignore,           // running: SIGKILL is on its way
@@ -148,6 +152,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -168,6 +173,7 @@ struct Table {
        &M::begin_by_request,  // restart
        &M::refuse_reload,     // reload
        &M::ignore,            // launch_failed
+       &M::ignore,            // refused
        &M::kill_unexpected,   // launched
        &M::ignore,            // setup_failed
        &M::ignore,            // running
@@ -325,6 +331,11 @@ void Machine::fail_launch(const Event& event, Time now) {
   data_.failure = true;
   data_.reason = event.text;
   decide(now);
+}
+
+void Machine::refuse_launch(const Event& event, Time now) {
+  data_.failure = true;
+  give_up(event.text, now);
 }
 
 void Machine::note_launched(const Event&, Time now) {

@@ -54,6 +54,7 @@ struct Event {
     restart,
     reload,
     launch_failed,  ///< no process exists; text: why
+    refused,        ///< none may exist, and trying again changes nothing; text: why
     launched,       ///< the init exists
     setup_failed,   ///< before exec, the init is about to end; text: "setresuid: Operation not permitted"
     running,        ///< the daemon was executed; pid
@@ -74,7 +75,7 @@ struct Event {
   int status = 0;
   std::string text;
 };
-inline constexpr std::size_t event_count = 19;
+inline constexpr std::size_t event_count = 20;
 
 /// What the driver has to do, in order.
 struct Action {
@@ -179,6 +180,7 @@ class Machine {
   void reload(const Event&, Time now);
   void refuse_reload(const Event&, Time);
   void fail_launch(const Event&, Time now);
+  void refuse_launch(const Event&, Time now);
   void note_launched(const Event&, Time now);
   void fail_setup(const Event&, Time now);
   void note_running(const Event&, Time now);

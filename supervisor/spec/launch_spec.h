@@ -143,6 +143,7 @@ struct LaunchSpec {
   int version = current_version;
   std::string name;
   std::string description;
+  std::vector<std::string> provides;  ///< beyond its name; sorted. See spec/provides.h
   std::vector<ManifestSource> sources;
 
   std::vector<std::string> argv;  ///< argv[0] is the absolute path in the jail

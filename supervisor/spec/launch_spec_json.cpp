@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "supervisor/base/quote.h"
+#include "supervisor/spec/instance.h"
 #include "supervisor/spec/launch_spec.h"
 #include "supervisor/spec/socket_address.h"
 
@@ -127,7 +128,8 @@ void describe(V& v, ManifestSource& s) {
 }
 template <class V>
 void describe(V& v, LaunchSpec& s) {
-  v("version", s.version), v("name", s.name), v("description", s.description), v("sources", s.sources);
+  v("version", s.version), v("name", s.name), v("description", s.description);
+  v("provides", s.provides), v("sources", s.sources);
   v("argv", s.argv), v("env", s.env), v("cwd", s.cwd), v("hostname", s.hostname);
   v("network", s.network), v("network_name", s.network_name);
   v("credentials", s.credentials), v("mounts", s.mounts), v("devices", s.devices), v("rlimits", s.rlimits);
@@ -330,6 +332,8 @@ Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view
   if ((spec.network == LaunchSpec::Network::named) != valid_network_name(spec.network_name) ||
       (spec.network != LaunchSpec::Network::named && !spec.network_name.empty()))
     return broken("'network_name' does not fit 'network'");
+  for (const std::string& provided : spec.provides)
+    if (!valid_name(provided)) return broken("'provides': " + quote(provided, 64) + " is not a name");
   for (const Socket& socket : spec.sockets)
     if (const auto address = parse_socket_address(socket.listen); !address)
       return broken("'sockets': " + address.error().message);

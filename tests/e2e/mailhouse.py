@@ -1,5 +1,6 @@
 """A Postfix jail for a test: the shipped manifest and the shipped example, with a certificate and a Dovecot for AUTH."""
 
+import collections
 import contextlib
 import ctypes
 import json
@@ -8,7 +9,10 @@ import pathlib
 import re
 import shutil
 import signal
+import smtplib
 import subprocess
+import threading
+import time
 import tomllib
 
 from jailtest import CLONE_NEWNET, REPO, own_network, send, wait_for
@@ -116,9 +120,9 @@ def messages(it, user="bob"):
     return [path.read_text(errors="replace") for path in sorted(folder.iterdir())] if folder.is_dir() else []
 
 
-def processes(it):
-    """{comm: [pid]} of the jail smtpd."""
-    main = it.status("smtpd")["pid"]
+def processes(it, name="smtpd"):
+    """{comm: [pid]} of the jail `name`."""
+    main = it.status(name)["pid"]
     space = os.readlink(f"/proc/{main}/ns/pid")
     found = {}
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
@@ -172,3 +176,32 @@ def workload(it):
     assert not wrong, wrong[0]
     yield "a child's end"
     ends_are_collected(it)
+
+
+def ids(it):
+    """How often each Message-Id is in bob's mailbox."""
+    found = (re.search(r"^Message-Id: (<\S+>)", text, re.M | re.I) for text in messages(it))
+    return collections.Counter(match.group(1) for match in found if match)
+
+
+class Client(threading.Thread):
+    """Sends messages with ids of its own until `quota` are accepted; what a lost connection left open is not sent again."""
+
+    def __init__(self, name, quota):
+        super().__init__(name=name)
+        self.quota, self.accepted, self.unknown = quota, [], []
+        self.start()
+
+    def run(self):
+        number, end = 0, time.monotonic() + 60
+        while len(self.accepted) < self.quota and time.monotonic() < end:
+            try:
+                with smtplib.SMTP("127.0.0.1", 25, "client.example.org", timeout=20) as smtp:
+                    while len(self.accepted) < self.quota:
+                        number += 1
+                        ident = f"<{self.name}.{number}@kill>"
+                        self.unknown.append(ident)
+                        smtp.sendmail(SENDER, [BOB], f"Message-Id: {ident}\r\n\r\nx\r\n")
+                        self.accepted.append(self.unknown.pop())
+            except (OSError, smtplib.SMTPException):
+                time.sleep(0.02)

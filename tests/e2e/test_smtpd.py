@@ -1,23 +1,20 @@
 """Postfix in its jail, from the manifest and the example that we ship, against real clients: SMTP, STARTTLS, AUTH by a
 real Dovecot, a thousand messages counted while things are killed."""
 
-import collections
 import contextlib
 import os
 import pathlib
 import pwd
 import re
 import signal
-import smtplib
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
 
 from jailtest import REPO, Instance, send, wait_for
-from mailhouse import (ALICE, BOB, LOGIN, PASSWORD, SENDER, SUBMISSION, Dovecot, lay_out, log, mailbox, messages,
+from mailhouse import (ALICE, BOB, LOGIN, PASSWORD, SENDER, SUBMISSION, Client, Dovecot, ids, lay_out, log, mailbox, messages,
                        own_port_25, processes, swaks, take_away)
 
 RELAY_DENIED, USER_UNKNOWN = "554 5.7.1", "550 5.1.1"
@@ -183,12 +180,6 @@ class Source:
         return self.process.returncode, counts[-1] if counts else 0
 
 
-def ids(it):
-    """How often each Message-Id is in bob's mailbox."""
-    found = (re.search(r"^Message-Id: (<\S+>)", text, re.M | re.I) for text in messages(it))
-    return collections.Counter(match.group(1) for match in found if match)
-
-
 def ids_of(it, source):
     return {key: count for key, count in ids(it).items() if key.startswith(source.prefix)}
 
@@ -220,29 +211,6 @@ def test_a_thousand_messages_and_jaild_is_killed(house):
     print(f"jaild killed three times: {len(found)} of 1000 messages, {sum(found.values())} copies")
     assert len(found) == 1000 and set(found.values()) == {1}
     assert house.status("smtpd")["pid"] == master
-
-
-class Client(threading.Thread):
-    """Sends messages with ids of its own until `quota` are accepted; what a lost connection left open is not sent again."""
-
-    def __init__(self, name, quota):
-        super().__init__(name=name)
-        self.quota, self.accepted, self.unknown = quota, [], []
-        self.start()
-
-    def run(self):
-        number, end = 0, time.monotonic() + 60
-        while len(self.accepted) < self.quota and time.monotonic() < end:
-            try:
-                with smtplib.SMTP("127.0.0.1", 25, "client.example.org", timeout=20) as smtp:
-                    while len(self.accepted) < self.quota:
-                        number += 1
-                        ident = f"<{self.name}.{number}@kill>"
-                        self.unknown.append(ident)
-                        smtp.sendmail(SENDER, [BOB], f"Message-Id: {ident}\r\n\r\nx\r\n")
-                        self.accepted.append(self.unknown.pop())
-            except (OSError, smtplib.SMTPException):
-                time.sleep(0.02)
 
 
 def test_a_thousand_messages_and_master_is_killed(house):

@@ -21,7 +21,8 @@ SPEC = {"argv": ["/bin/true"], "check": None, "check_config": [], "connect_ports
         "limits": {"memory": 0, "processes": 0}, "listen_ports": [], "memory_deny_write_execute": True, "mounts": [],
         "name": "named", "network": "host", "network_name": "", "nice": 0, "oom_score_adjust": 0,
         "ready": {"check": False, "listen": False, "notify": False, "timeout_ms": 30000},
-        "reload": {"how": "refuse", "signal": ""}, "require": [], "restrict_ports": False, "rlimits": [], "sockets": [],
+        "log_sockets": [], "optional_ports": [], "provides": [], "reload": {"how": "refuse", "signal": ""}, "require": [],
+        "restrict_ports": False, "rlimits": [], "sockets": [],
         "restart": {"delay_ms": 100, "limit": 5, "max_delay_ms": 30000, "on": "failure", "window_ms": 60000},
         "stop": {"signal": "SIGTERM", "timeout_ms": 10000}, "version": 1}
 

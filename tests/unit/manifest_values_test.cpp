@@ -35,6 +35,7 @@ std::vector<std::string> split(const std::string& text) {
 std::string with(const std::string& table, const std::string& line) {
   std::string text = least;
   const std::size_t at = text.find(table + "\n");
+  if (table.empty()) return line + "\n" + text;
   if (at == std::string::npos) return text + table + "\n" + line + "\n";
   return text.insert(at + table.size() + 1, line + "\n");
 }
@@ -64,6 +65,8 @@ TEST_CASE("the least manifest gets every default") {
 
 TEST_CASE("values that are taken and values that are not") {
   static const Case cases[] = {
+      {"\nprovides", R"("smtpd"|["smtpd"]|["smtpd", "a.b_c-d"]|[])",
+       R"(""|"Smtpd"|"a@b"|"../x"|"-a"|["smtpd", "smtpd"]|[1]|1|true)"},
       {"[service]\nready_timeout", R"("100ms"|"30s"|"2m"|"1h"|"1d")",
        R"("30"|30|"s"|"-1s"|" 1s"|"1s "|"1.5s"|"99999999999999999999s"|"366d"|""|true|"0s")"},
       {"[service]\numask", R"("0022"|"022"|"0077")",

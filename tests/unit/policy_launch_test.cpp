@@ -30,6 +30,7 @@ manifest::Manifest named() {
   m.service.ready = {"notify", "listen"};
   m.sandbox.capabilities = {"net_bind_service"};
   m.sandbox.listen = {"udp:53", "tcp:53"};
+  m.provides = {"dns", "authority"};
   m.sources = {{"/etc/jail/manifests/named.toml", "ab"}};
   m.configs.push_back({"/etc/bind/keys", "/etc/bind/keys", true});
   m.configs.push_back({"/etc/bind", "/etc/bind", false});
@@ -77,6 +78,7 @@ TEST_CASE("names become numbers, and parents are mounted before what lies in the
   CHECK(spec->connect_ports.empty());
   CHECK(spec->restrict_ports);
   CHECK(spec->hostname == "named");
+  CHECK(spec->provides == std::vector<std::string>{"authority", "dns"});
   CHECK(spec->rlimits == std::vector<Rlimit>{{"core", 0, 0}, {"nofile", 1024, 524288, true}});
   CHECK(spec->sources == std::vector<ManifestSource>{{"/etc/jail/manifests/named.toml", "ab"}});
 

@@ -280,6 +280,17 @@ TEST_CASE("a failure before exec is told at once and does not storm") {
   CHECK(bench.state() == State::failed);
 }
 
+TEST_CASE("a start that is refused is not tried again") {
+  Bench bench;
+  bench.tell(Kind::start);
+  const Actions told = bench.tell(Kind::refused, 0, "another one runs");
+  CHECK(answer_of(told, Do::answer_up) == "another one runs");
+  CHECK(bench.state() == State::failed);
+  CHECK_FALSE(bench.machine.wake());
+  CHECK(bench.data().restarts == 0);
+  CHECK(has(bench.tell(Kind::start), Do::launch));
+}
+
 TEST_CASE("stop: the signal, then SIGKILL, again and again until all are gone") {
   Bench bench;
   bench.run();
@@ -459,7 +470,8 @@ TEST_CASE("random walks keep the promises") {
     bool main_lives = false;
     for (int step = 0; step < 300; ++step) {
       auto kind = static_cast<Kind>(random() % event_count);
-      if (kind == Kind::launched || kind == Kind::launch_failed) continue;  // the driver's answer to launch
+      if (kind == Kind::launched || kind == Kind::launch_failed || kind == Kind::refused)
+        continue;  // the driver's answer to launch
       if (!exists && kind >= Kind::setup_failed && kind != Kind::deadline) continue;
       if (kind == Kind::running) main_lives = true;
       if (kind == Kind::exited && !std::exchange(main_lives, false)) continue;

@@ -25,6 +25,7 @@ LaunchSpec example() {
   spec.rlimits = {{"nofile", 1024, 4096}, {"core", 0, 1, true}};
   spec.devices = {{"null"}};
   spec.oom_score_adjust = -5;
+  spec.provides = {"dns"};
   return spec;
 }
 
@@ -99,6 +100,8 @@ TEST_CASE("a launch spec that is not ours is refused with the key's path") {
              Catch::Matchers::Contains("'sockets': 'unix:run/x' has no absolute path"));
   CHECK_THAT(edited([](auto& j) { j["sockets"][0].erase("backlog"); }),
              Catch::Matchers::Contains("'sockets[0].backlog' is missing"));
+  CHECK_THAT(edited([](auto& j) { j["provides"] = {"../dns"}; }),
+             Catch::Matchers::Contains("'provides': '../dns' is not a name"));
   CHECK_THAT(edited([](auto& j) { j["argv"] = nlohmann::json::array(); }),
              Catch::Matchers::Contains("absolute"));
   CHECK_THAT(edited([](auto& j) { j["cwd"] = std::string("/\0x", 3); }), Catch::Matchers::Contains("NUL"));

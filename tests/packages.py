@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 
-from jailtest import CLONE_NEWNS
+from jailtest import BIN, CLONE_NEWNS
 
 # Where contrib/install-deps leaves what apt would otherwise fetch: a test has no network.
 ARCHIVES = pathlib.Path("/var/cache/jail-tests")
@@ -27,11 +27,9 @@ def layer(folder, scratch):
 
 
 @contextlib.contextmanager
-def installed(bundle):
-    """Moves this process into a mount namespace of its own, where the packages of `bundle` (contrib/install-deps has the
-    list) are installed, and those that conflict with them are not. /run is new there, and empty. The machine's own
-    directories stay as they are: what is written below /etc, /usr and /var is gone at the end."""
-    packages = (ARCHIVES / bundle / "packages").read_text().split()
+def layers():
+    """Moves this process into a mount namespace of its own, where /run is new and empty, and what is written below /etc, /usr
+    and /var is gone at the end: the machine's own directories stay as they are."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
@@ -48,12 +46,31 @@ def installed(bundle):
         mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
         mounted.insert(0, "/run")
         pathlib.Path("/run/lock").mkdir(mode=0o1777)
-        install(ARCHIVES / bundle, packages)
         yield
     finally:
         for place in mounted:
             subprocess.run(["umount", "--lazy", str(place)], check=True)
         scratch.rmdir()
+
+
+@contextlib.contextmanager
+def installed(bundle):
+    """In layers(), with the packages of `bundle` (contrib/install-deps has the list) installed, and those that conflict with
+    them not."""
+    packages = (ARCHIVES / bundle / "packages").read_text().split()
+    with layers():
+        install(ARCHIVES / bundle, packages)
+        yield
+
+
+@contextlib.contextmanager
+def jail_installed():
+    """In layers(), with jail itself installed below /usr/local."""
+    with layers():
+        words = ["cmake", "--install", str(BIN.parent), "--prefix", "/usr/local"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield
 
 
 def install(archives, packages):

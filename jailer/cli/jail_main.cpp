@@ -23,7 +23,7 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
-      add_build, add_deps,   add_doctor, add_lint,       add_list,   add_lock, add_logs,
+      add_build, add_deps,   add_doctor, add_init,       add_lint,   add_list, add_lock,   add_logs,
       add_plan,  add_remove, add_show,   add_start_stop, add_status, add_why,  add_verify,
   };
   for (const AddVerb add : verbs) add(app, context);

@@ -10,6 +10,7 @@ using AddVerb = void (*)(CLI::App&, Context&);
 void add_build(CLI::App& app, Context& context);
 void add_deps(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
+void add_init(CLI::App& app, Context& context);
 void add_lint(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);

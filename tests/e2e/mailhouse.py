@@ -1,17 +1,13 @@
-"""A Postfix jail for a test: the shipped manifest and the shipped example, with a certificate and a Dovecot for AUTH."""
+"""A Postfix jail for a test: the shipped manifest and the shipped example, with a test certificate and a Dovecot for AUTH."""
 
 import contextlib
 import ctypes
-import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
-import time
-import tomllib
 
-from jailtest import CLONE_NEWNET, REPO, own_network, wait_for
+from jailtest import CLONE_NEWNET, own_network, wait_for
 
 PASSWORD = "correct horse"
 DOVECOT = """
@@ -67,31 +63,9 @@ def own_port_25():
         os.close(before)
 
 
-def certificate(folder, name="mail.example.test"):
-    folder.mkdir()
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
-         "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
-        check=True, capture_output=True,
-    )
-    (folder / "key.pem").chmod(0o600)
-
-
-def lay_out(it, example="smtpd"):
+def lay_out(it):
     """The example as this instance's /etc/postfix, live in the jail."""
-    folder = it.home / "postfix"
-    shutil.copytree(REPO / "manifests/examples" / example, folder)
-    certificate(folder / "tls")
-    # The shipped check reads the host's /etc/postfix/main.cf, as every program of Postfix does. Here it is elsewhere.
-    manifest = tomllib.loads((REPO / "manifests/smtpd.toml").read_text())
-    check = ["/usr/bin/env", f"MAIL_CONFIG={folder}", *manifest["check"]["command"]]
-    it.drop_in(
-        "smtpd",
-        f'[remove]\nconfig = ["/etc/postfix"]\n[check]\ncommand = {json.dumps(check)}\n'
-        f'[[config]]\nfrom = "{folder}"\nto = "/etc/postfix"\n',
-    )
-    return folder
+    return it.init("smtpd", "--test-certificate")
 
 
 def swaks(*words, server="127.0.0.1:25"):

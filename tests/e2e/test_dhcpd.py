@@ -12,7 +12,6 @@ packages do not make)."""
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -80,15 +79,15 @@ def world():
 @pytest.fixture(scope="module")
 def instance(world):
     with Instance() as it:
-        shutil.copytree(REPO / "manifests/examples/dhcpd", it.home / "dhcp")
-        config = it.home / "dhcp/dhcpd.conf"
-        text = re.sub(r"^#(subnet|  |})", r"\1", config.read_text(), flags=re.M)  # the network behind a relay
-        config.write_text(text + "min-lease-time 10;\n")
+        it.config = it.init("dhcpd") / "dhcpd.conf"
+        it.init("dhcpd6")
+        text = re.sub(r"^#(subnet|  |})", r"\1", it.config.read_text(), flags=re.M)  # the network behind a relay
+        it.config.write_text(text + "min-lease-time 10;\n")
         (it.home / "script").write_text(SCRIPT)
         (it.home / "script").chmod(0o755)
-        for name in ("dhcpd", "dhcpd6"):
-            it.drop_in(name, f'[[config]]\nfrom = "{it.home}/dhcp"\nto = "/etc/dhcp"\n')
-        it.drop_in("dhcrelay", drop_in("dhcrelay.toml", "eth1", "d0", "eth0", "u1") + '[sandbox]\nnetwork = "netns:relay"\n')
+        it.run("init", "dhcrelay")
+        relay = it.home / "manifests/dhcrelay.toml.d/50-init.toml"
+        relay.write_text(with_names(relay.read_text(), "eth1", "d0", "eth0", "u1") + '[sandbox]\nnetwork = "netns:relay"\n')
         for name in ("dhcpd", "dhcpd6", "dhcrelay"):
             it.run("build", name)
         it.start_jaild()
@@ -96,9 +95,8 @@ def instance(world):
         yield it
 
 
-def drop_in(file, *renames):
+def with_names(text, *renames):
     """An example drop-in, with interfaces of ours."""
-    text = (REPO / "manifests/examples/dhcpd" / file).read_text()
     for old, new in zip(renames[::2], renames[1::2]):
         assert f'"{old}"' in text
         text = text.replace(f'"{old}"', f'"{new}"')
@@ -341,7 +339,7 @@ def test_a_lease_survives_a_crash_and_a_rebuild(instance):
 
 def test_reload_is_a_restart_and_sees_the_edit(instance):
     mac = new_mac("client", "c0", 8)
-    config = instance.home / "dhcp/dhcpd.conf"
+    config = instance.config
     text = config.read_text()
     assert udhcpc(instance) != "192.0.2.15"
     config.write_text(text + f"host new {{ hardware ethernet {mac}; fixed-address 192.0.2.15; }}\n")
@@ -356,7 +354,7 @@ def test_reload_is_a_restart_and_sees_the_edit(instance):
 
 
 def test_a_mistake_in_the_configuration_is_told_in_the_daemons_words(instance):
-    config = instance.home / "dhcp/dhcpd.conf"
+    config = instance.config
     text = config.read_text()
     ready(instance)
     starts = log(instance).count("Configuration file errors encountered")
@@ -386,7 +384,7 @@ def test_a_mistake_in_the_configuration_is_told_in_the_daemons_words(instance):
 
 
 def test_named_interfaces_are_served_and_no_other(instance):
-    instance.drop_in("dhcpd", drop_in("interfaces.toml", "eth1", "s0"), "60-interfaces.toml")
+    instance.drop_in("dhcpd", with_names((REPO / "manifests/examples/dhcpd/interfaces.toml").read_text(), "eth1", "s0"), "60-interfaces.toml")
     instance.run("build", "dhcpd")
     instance.run("restart", "dhcpd")
     assert udhcpc(instance)
@@ -409,12 +407,12 @@ def test_stopped_it_answers_nobody(instance):
 
 def test_a_relay_without_a_server_says_so(instance):
     folder = instance.home / "manifests/dhcrelay.toml.d"
-    kept = (folder / "50-test.toml").read_text()
-    (folder / "50-test.toml").write_text('[service]\nrestart = { on = "never" }\n')
+    kept = (folder / "50-init.toml").read_text()
+    (folder / "50-init.toml").write_text('[service]\nrestart = { on = "never" }\n')
     instance.run("build", "dhcrelay")
     assert instance.run("restart", "dhcrelay", status=None).returncode != 0
     assert any("No servers specified." in line for line in instance.status("dhcrelay")["last_lines"])
-    (folder / "50-test.toml").write_text(kept)
+    (folder / "50-init.toml").write_text(kept)
     instance.run("build", "dhcrelay")
     instance.run("start", "dhcrelay")
 

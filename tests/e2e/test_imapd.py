@@ -5,7 +5,6 @@ import os
 import pathlib
 import poplib
 import pwd
-import shutil
 import signal
 import socket
 import ssl
@@ -16,34 +15,18 @@ import time
 import pytest
 
 from audit import Denials
-from jailtest import REPO, Instance, send, wait_for
+from jailtest import Instance, send, wait_for
 
 USER, PASSWORD = "alice@example.test", "correct horse"
 MAIL = pwd.getpwnam("mail")
 CALLS = ["@network-server", "@file-write", "wait4", "setuid", "fchown"]
 
 
-def make_certificate(folder):
-    folder.mkdir(exist_ok=True)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
-        check=True, capture_output=True)
-    os.chown(folder / "key.pem", 0, MAIL.pw_gid)
-    (folder / "key.pem").chmod(0o640)
-
-
 def configure(it):
-    """The example as the README says, with one user and a certificate of its own."""
-    it.config = it.home / "imapd"
-    shutil.copytree(REPO / "manifests/examples/imapd", it.config)
-    make_certificate(it.config / "tls")
+    """The example as the README says, with one user and a test certificate."""
+    it.config = it.init("imapd", "--test-certificate")
     done = subprocess.run(["doveadm", "pw", "-s", "SHA512-CRYPT", "-r", "5000", "-p", PASSWORD], check=True, capture_output=True, text=True)
-    users = it.config / "users"
-    users.write_text(f"{USER}:{done.stdout.strip()}\n")
-    os.chown(users, 0, MAIL.pw_gid)
-    users.chmod(0o640)
-    it.drop_in("imapd", f'[[config]]\nfrom = "{it.config}"\nto = "/etc/dovecot"\n')
+    (it.config / "users").write_text(f"{USER}:{done.stdout.strip()}\n")
     it.trust = ssl.create_default_context(cafile=it.config / "tls/cert.pem")
 
 

@@ -5,14 +5,13 @@ import os
 import pathlib
 import pwd
 import re
-import shutil
 import subprocess
 import time
 
 import pytest
 
 from audit import Denials
-from jailtest import REPO, Instance, dns_query, wait_for
+from jailtest import Instance, dns_query, wait_for
 
 BIND = pwd.getpwnam("bind")
 CLONE3 = 435  # said not to exist, as it cannot be filtered: the C library goes on with clone
@@ -43,10 +42,8 @@ def denials():
 @pytest.fixture(scope="module")
 def instance(denials):
     with Instance() as it:
-        shutil.copytree(REPO / "manifests/examples/named", it.home / "bind")
-        with open(it.home / "bind/named.conf", "a") as config:
+        with open(it.init("named") / "named.conf", "a") as config:
             config.write(ZONES)
-        it.drop_in("named", f'[[config]]\nfrom = "{it.home}/bind"\nto = "/etc/bind"\n')
         it.run("build", "named")
         for name in ("dynamic.test", "signed.test"):
             zone = it.home / "state/volumes/named-cache" / f"{name}.zone"

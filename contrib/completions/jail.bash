@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps disable doctor enable lint list lock logs plan reload remove restart show start status stop verify why'
+  local verbs='build deps disable doctor enable init lint list lock logs plan reload remove restart show start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -52,6 +52,7 @@ _jail() {
     case $verb in
       build) own='--force' ;;
       deps) own='--explain' ;;
+      init) own='--test-certificate --keep-units --undo --dry-run' ;;
       logs) own='--lines --follow' ;;
       remove) own='--purge' ;;
       show) own='--all' ;;
@@ -64,7 +65,7 @@ _jail() {
   fi
   case $verb in
     deps) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-    build | lint | plan | show)
+    build | init | lint | plan | show)
       mapfile -t COMPREPLY < <(compgen -W "$(_jail_names)" -- "$cur"; compgen -f -X '!*.toml' -- "$cur")
       ;;
     doctor | list) ;;

@@ -166,7 +166,7 @@ constexpr Field<Owner<Pointer>> set_of(std::string_view name, bool required = fa
           nullptr};
 }
 
-/// The key `version`: there is one version of each format so far: nothing to keep.
+/// The key `version`. There is one version of each format so far: nothing to keep.
 template <class T>
 constexpr Field<T> version() {
   return {"version",

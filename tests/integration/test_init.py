@@ -225,6 +225,23 @@ def test_a_run_that_is_killed_is_completed_by_the_next(it, call):
     assert killed >= 1, f"no {call} was ever made"
 
 
+def test_a_way_back_that_is_killed_is_completed_by_the_next(it):
+    it.run("init", "--test-certificate", "smtpd")
+    it.run("init", "--undo", "smtpd")
+    clean = laid_out(it)
+    for number in range(1, 200):
+        it.run("init", "--test-certificate", "smtpd")
+        done = subprocess.run(
+            ["strace", "-qq", "-e", "trace=unlinkat", "-e", f"inject=unlinkat:signal=KILL:when={number}", "-o", "/dev/null",
+             *it.command("init", "--undo", "smtpd")], capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        it.run("init", "--undo", "smtpd", status=None)  # 66 if only the end was missing
+        assert laid_out(it) == clean, number
+    assert number > 10
+
+
 # ---- certificates
 
 

@@ -119,6 +119,11 @@ class Instance:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)
 
+    def init(self, name, *words):
+        """Lays the example of `name` out by `jail init`; returns the directory that the admin then edits."""
+        self.run("init", name, *words)
+        return self.home / "config" / name
+
     def manifest(self, name, text):
         folder = self.home / "manifests"
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 
-from jailtest import CLONE_NEWNS
+from jailtest import BIN, CLONE_NEWNS
 
 # Where contrib/install-deps leaves what apt would otherwise fetch: a test has no network.
 ARCHIVES = pathlib.Path("/var/cache/jail-tests")
@@ -60,6 +60,16 @@ def installed(bundle):
     packages = (ARCHIVES / bundle / "packages").read_text().split()
     with layered():
         install(ARCHIVES / bundle, packages)
+        yield
+
+
+@contextlib.contextmanager
+def jail_installed():
+    """As layered(), with jail itself installed below /usr/local."""
+    with layered():
+        words = ["cmake", "--install", str(BIN.parent), "--prefix", "/usr/local"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         yield
 
 

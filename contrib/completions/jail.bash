@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable exec files history lint list lock logs plan reload remove restart rollback show start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec files history init lint list lock logs plan reload remove restart rollback show start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -66,6 +66,7 @@ _jail() {
       deps) own='--explain' ;;
       files) own='--long' ;;
       exec) own='--tree --host' ;;
+      init) own='--test-certificate --keep-units --undo --dry-run' ;;
       logs) own='--lines --follow' ;;
       reload) own='--using' ;;
       remove) own='--purge' ;;
@@ -79,7 +80,7 @@ _jail() {
   fi
   case $verb in
     deps) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-    build | lint | plan | show)
+    build | init | lint | plan | show)
       mapfile -t COMPREPLY < <(compgen -W "$(_jail_names)" -- "$cur"; compgen -f -X '!*.toml' -- "$cur")
       ;;
     doctor | list) ;;

@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec files history lint list lock logs plan reload remove restart rollback show start status stop verify why
+set -l verbs build deps diff disable doctor enable exec files history init lint list lock logs plan reload remove restart rollback show start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -45,6 +45,7 @@ $verb -a disable -d 'Have jaild leave services alone when it starts'
 $verb -a doctor -d 'Say what this host can enforce'
 $verb -a enable -d 'Have jaild start services when it starts'
 $verb -a exec -d 'Run a command in a running jail, or beside it'
+$verb -a init -d 'Lay out the example configuration of a service'
 $verb -a lint -d 'Check manifests'
 $verb -a list -d 'List the jails that are built'
 $verb -a diff -d 'Show what changed between two generations'
@@ -64,13 +65,17 @@ $verb -a stop -d 'Stop services'
 $verb -a verify -d 'Compare a tree with its lock'
 $verb -a why -d 'Say why a file is in the tree'
 
-complete -c jail -n '__fish_seen_subcommand_from build lint plan show' -F -a '(__jail_manifests)'
+complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
 complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs reload remove restart rollback start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of the tree only'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l host -d 'A program of the host only'
+complete -c jail -n '__fish_seen_subcommand_from init' -l test-certificate -d 'Make a certificate for trying'
+complete -c jail -n '__fish_seen_subcommand_from init' -l keep-units -d 'Leave the units of the distribution alone'
+complete -c jail -n '__fish_seen_subcommand_from init' -l undo -d 'Remove what init made'
+complete -c jail -n '__fish_seen_subcommand_from init' -l dry-run -d 'Only say what would be done'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s n -l lines -x -a all -d 'The last so many lines'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Go on with what comes'
 complete -c jail -n '__fish_seen_subcommand_from reload' -l using -r -F -d 'Those that show a path as a configuration'

@@ -14,6 +14,7 @@ void add_doctor(CLI::App& app, Context& context);
 void add_files(CLI::App& app, Context& context);
 void add_history(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);
+void add_init(CLI::App& app, Context& context);
 void add_lint(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);

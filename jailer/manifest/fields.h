@@ -166,6 +166,23 @@ constexpr Field<Owner<Pointer>> set_of(std::string_view name, bool required = fa
           nullptr};
 }
 
+/// The key `version`. There is one version of each format so far: nothing to keep.
+template <class T>
+constexpr Field<T> version() {
+  return {"version",
+          Merge::replace,
+          true,
+          [](Binder& binder, T&, const Value& value) {
+            const std::int64_t* integer = value.integer();
+            if (integer == nullptr) return binder.expected(value, "the integer 1");
+            if (*integer != 1)
+              binder.problem(value,
+                             fmt::format("version {} is not known; this jail reads version 1", *integer));
+          },
+          [](const T&) { return Json(1); },
+          nullptr};
+}
+
 /// A list that is one value, a command: a drop-in replaces it.
 template <auto Pointer>
 constexpr Field<Owner<Pointer>> command(std::string_view name, bool required = false) {

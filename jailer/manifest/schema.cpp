@@ -141,23 +141,6 @@ constexpr Field<Sandbox> syscalls_field() {
   return field;
 }
 
-// There is one version of each format so far: nothing to keep.
-template <class T>
-constexpr Field<T> version() {
-  return {"version",
-          Merge::replace,
-          true,
-          [](Binder& binder, T&, const Value& value) {
-            const std::int64_t* integer = value.integer();
-            if (integer == nullptr) return binder.expected(value, "the integer 1");
-            if (*integer != 1)
-              binder.problem(value,
-                             fmt::format("version {} is not known; this jail reads version 1", *integer));
-          },
-          [](const T&) { return Json(1); },
-          nullptr};
-}
-
 constexpr std::array<Field<File>, 7> file_table = {
     text<&File::to, AbsolutePath>("to", true),
     text<&File::from, AbsolutePath>("from"),

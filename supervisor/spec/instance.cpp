@@ -49,11 +49,13 @@ Result<Instance> find_instance(std::optional<std::string> home, std::optional<st
     instance.state = full + "/state";
     instance.run = full + "/run";
     instance.log = full + "/log";
+    instance.etc = full + "/config";
     instance.manifest_dirs.push_back(full + "/manifests");
   } else {
     instance.state = "/var/lib/jail";
     instance.run = "/run/jail";
     instance.log = "/var/log/jail";
+    instance.etc = "/etc/jail";
   }
   if (manifests) {
     JAIL_TRY(full, absolute(*manifests));

@@ -16,6 +16,7 @@ struct Instance {
   std::string state;  ///< /var/lib/jail, or HOME/state: store/, jails/, volumes/, enabled/
   std::string run;    ///< /run/jail, or HOME/run: control socket, per service sockets; gone after a boot
   std::string log;    ///< /var/log/jail, or HOME/log: NAME.log, jaild.log
+  std::string etc;    ///< /etc/jail, or HOME/config: NAME/, the configuration that `jail init` lays out
   /// Where manifests are looked for, weakest first: /usr/lib/jail/manifests (of the install prefix),
   /// /run/jail/manifests, /etc/jail/manifests, then HOME/manifests and --manifests where given.
   std::vector<std::string> manifest_dirs;
@@ -25,6 +26,9 @@ struct Instance {
   [[nodiscard]] std::string jail(const std::string& name) const { return jails() + "/" + name; }
   [[nodiscard]] std::string volumes() const { return state + "/volumes"; }
   [[nodiscard]] std::string enabled() const { return state + "/enabled"; }
+  [[nodiscard]] std::string config(const std::string& name) const { return etc + "/" + name; }
+  /// Where the admin's drop-ins go.
+  [[nodiscard]] std::string own_manifests() const { return (home.empty() ? etc : home) + "/manifests"; }
   [[nodiscard]] std::string services() const { return run + "/services"; }
   [[nodiscard]] std::string control_socket() const { return run + "/control"; }
 };

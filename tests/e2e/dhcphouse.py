@@ -82,6 +82,7 @@ def world():
 def lay_out(it):
     """The examples as this instance's /etc/dhcp, and as drop-ins with interfaces of ours."""
     shutil.copytree(REPO / "manifests/examples/dhcpd", it.home / "dhcp")
+    shutil.copy(REPO / "manifests/examples/dhcpd6/dhcpd6.conf", it.home / "dhcp")
     config = it.home / "dhcp/dhcpd.conf"
     text = re.sub(r"^#(subnet|  |})", r"\1", config.read_text(), flags=re.M)  # the network behind a relay
     config.write_text(text + "min-lease-time 10;\n")
@@ -89,12 +90,12 @@ def lay_out(it):
     (it.home / "script").chmod(0o755)
     for name in ("dhcpd", "dhcpd6"):
         it.drop_in(name, f'[[config]]\nfrom = "{it.home}/dhcp"\nto = "/etc/dhcp"\n')
-    it.drop_in("dhcrelay", drop_in("dhcrelay.toml", "eth1", "d0", "eth0", "u1") + '[sandbox]\nnetwork = "netns:relay"\n')
+    it.drop_in("dhcrelay", drop_in("dhcrelay/servers.toml", "eth1", "d0", "eth0", "u1") + '[sandbox]\nnetwork = "netns:relay"\n')
 
 
 def drop_in(file, *renames):
     """An example drop-in, with interfaces of ours."""
-    text = (REPO / "manifests/examples/dhcpd" / file).read_text()
+    text = (REPO / "manifests/examples" / file).read_text()
     for old, new in zip(renames[::2], renames[1::2]):
         assert f'"{old}"' in text
         text = text.replace(f'"{old}"', f'"{new}"')

@@ -14,6 +14,8 @@ from dhcphouse import (Client, address, dhclient, drop_in, ends, inside, ip, lea
                        udhcpc)
 from jailtest import Instance, send, wait_for
 
+SERVES = {"dhcpd": "udhcpc, dhclient, perfdhcp", "dhcpd6": "dhclient -6", "dhcrelay": "udhcpc, perfdhcp"}
+
 NET_BIND, NET_RAW = 1 << 10, 1 << 13
 
 

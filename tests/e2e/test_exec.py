@@ -13,6 +13,8 @@ from mailhouse import lay_out, messages, swaks
 from test_imapd import PASSWORD, USER, configure
 from test_named import answers
 
+SERVES = {"named": "rndc", "imapd": "doveadm", "smtpd": "postqueue"}
+
 
 @pytest.fixture(scope="module")
 def house():

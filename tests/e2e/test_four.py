@@ -6,6 +6,8 @@ import pytest
 import town
 from mailhouse import mailbox
 
+SERVES = {"named": "plain questions over UDP", "dhcpd": "udhcpc", "smtpd": "smtplib", "imapd": "imaplib"}
+
 
 @pytest.fixture(scope="module")
 def it():

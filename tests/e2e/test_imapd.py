@@ -18,6 +18,8 @@ from imaphouse import (PASSWORD, USER, FromElsewhere, Load, idle_sees, imap, log
                        the_certificate_verifies_and_old_tls_is_refused, unprivileged)
 from jailtest import REPO, Instance, send, wait_for
 
+SERVES = {"imapd": "imaplib, poplib, openssl s_client"}
+
 MAIL = pwd.getpwnam("mail")
 
 

@@ -22,6 +22,8 @@ from jailtest import REPO, Instance, own_network, send, wait_for
 from mailhouse import lay_out, swaks
 from packages import installed
 
+SERVES = {"imapd-cyrus": "imaplib, poplib, openssl s_client, Postfix by LMTP"}
+
 NAME = "imapd-cyrus"
 NET_BIND_SERVICE = 1 << 10
 CALLS = ["@network-server", "@file-write", "wait4"]

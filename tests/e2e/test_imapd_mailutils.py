@@ -22,6 +22,8 @@ from jailtest import REPO, Instance, own_network, send, wait_for
 from mailhouse import lay_out, swaks
 from packages import installed
 
+SERVES = {"imapd-mailutils": "imaplib, openssl s_client", "popd": "poplib, openssl s_client"}
+
 IMAP, POP = "imapd-mailutils", "popd"
 BOTH = (IMAP, POP)
 NET_BIND_SERVICE = 1 << 10

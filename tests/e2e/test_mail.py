@@ -13,6 +13,8 @@ from jailtest import Instance, wait_for
 from mailhouse import lay_out, swaks
 from test_imapd import PASSWORD, USER, configure
 
+SERVES = {"smtpd": "swaks", "imapd": "imaplib"}
+
 SUBMISSION = "127.0.0.1:587"
 BOTH = ("imapd", "smtpd")
 

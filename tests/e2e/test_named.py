@@ -4,7 +4,6 @@ import ctypes
 import os
 import pathlib
 import select
-import shutil
 import signal
 import socket
 import stat
@@ -15,7 +14,9 @@ import time
 
 import pytest
 
-from jailtest import REPO, Instance, dns_answer, dns_query, dns_question, send, wait_for
+from jailtest import Instance, dns_answer, dns_query, dns_question, send, wait_for
+
+SERVES = {"named": "plain questions over UDP"}
 
 NOERROR, REFUSED = 0, 5
 CLONE_NEWNS = 0x00020000
@@ -24,8 +25,7 @@ CLONE_NEWNS = 0x00020000
 @pytest.fixture(scope="module")
 def instance():
     with Instance() as it:
-        shutil.copytree(REPO / "manifests/examples/named", it.home / "bind")
-        it.drop_in("named", f'[[config]]\nfrom = "{it.home}/bind"\nto = "/etc/bind"\n')
+        it.config = it.init("named")
         it.run("build", "named")
         it.start_jaild()
         it.run("start", "named")
@@ -96,7 +96,7 @@ def test_answers_with_authority_and_keeps_its_zone(instance):
 
 
 def test_host_recursion_is_local_only(instance):
-    config = (instance.home / "bind/named.conf").read_text()
+    config = (instance.config / "named.conf").read_text()
     assert "allow-recursion" in config and "any" not in config.split("allow-recursion", 1)[1].split("}", 1)[0]
 
 
@@ -293,7 +293,7 @@ def test_a_stop_leaves_nothing_behind(instance):
 
 
 def test_reload_sees_the_admins_edit(instance):
-    zone = next(p for p in (instance.home / "bind").rglob("*") if p.is_file() and "192.0.2.80" in p.read_text())
+    zone = next(p for p in instance.config.rglob("*") if p.is_file() and "192.0.2.80" in p.read_text())
     text = zone.read_text()
     assert dns_query("added.example.test")[0] == 3
     serial = next(word for word in text.split() if word.isdigit() and len(word) >= 8)

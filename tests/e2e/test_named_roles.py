@@ -20,6 +20,8 @@ from jailtest import REPO, Instance, send, wait_for
 from namehouse import BIND
 from test_named_workload import CLONE3
 
+SERVES = {"named": "dig, other name servers"}
+
 EXAMPLES = REPO / "manifests/examples/named"
 HOSTS = {"root": "10.53.0.1", "primary": "10.53.0.2", "secondary": "10.53.0.3", "resolver": "10.53.0.4"}
 CLIENT, STRANGER = "10.53.0.100", "10.53.0.66"

@@ -13,6 +13,8 @@ from audit import Denials
 from jailtest import Instance, dns_query, wait_for
 from namehouse import BIND, dig, lay_out, update
 
+SERVES = {"named": "dig, nsupdate with TSIG, dnsperf"}
+
 CLONE3 = 435  # said not to exist, as it cannot be filtered: the C library goes on with clone
 @pytest.fixture(scope="module")
 def denials():

@@ -17,6 +17,8 @@ from jailtest import REPO, Instance, send, wait_for
 from mailhouse import (ALICE, BOB, LOGIN, PASSWORD, SENDER, SUBMISSION, Client, Dovecot, ids, lay_out, log, mailbox, messages,
                        own_port_25, processes, swaks, take_away)
 
+SERVES = {"smtpd": "swaks, smtp-source, smtplib"}
+
 RELAY_DENIED, USER_UNKNOWN = "554 5.7.1", "550 5.1.1"
 
 

@@ -15,6 +15,8 @@ from mailhouse import BOB, SENDER, mailbox, messages, processes, swaks
 from mtahouse import capabilities, lines_with, without
 from packages import installed
 
+SERVES = {"smtpd-opensmtpd": "swaks, smtplib"}
+
 NAME, ETC = "smtpd-opensmtpd", "/etc/opensmtpd"
 USERS = ("root", "mail", "opensmtpd", "opensmtpq")
 PROGRAMS = ("smtpd", "sh", "mail.maildir")

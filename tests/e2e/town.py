@@ -21,8 +21,9 @@ import time
 
 from jailtest import REPO, Instance, dns_answer, dns_question, own_mounts, send, wait_for
 from mailhouse import lay_out
-from test_dhcpd import cable, ip, new_mac, setting, udhcpc
-from test_imapd import PASSWORD, USER, configure
+from dhcphouse import cable, ip, new_mac, setting, udhcpc
+from imaphouse import PASSWORD, USER
+from test_imapd import configure
 
 SERVICES = ("named", "dhcpd", "imapd", "smtpd")
 KILLED = (*SERVICES, "relay", "jaild", "keeper")

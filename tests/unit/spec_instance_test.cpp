@@ -17,4 +17,13 @@ TEST_CASE("--home holds a whole instance") {
   CHECK(instance->state == "/srv/x/state");
   CHECK(instance->control_socket() == "/srv/x/run/control");
   CHECK(instance->manifest_dirs.back() == "/srv/m");
+  CHECK(instance->config("named") == "/srv/x/config/named");
+  CHECK(instance->own_manifests() == "/srv/x/manifests");
+}
+
+TEST_CASE("the system's own instance follows the FHS") {
+  auto instance = find_instance({}, {});
+  REQUIRE(instance);
+  CHECK(instance->config("named") == "/etc/jail/named");
+  CHECK(instance->own_manifests() == instance->manifest_dirs.back());
 }

@@ -201,7 +201,11 @@ struct Table {
 
 static_assert(static_cast<std::size_t>(State::failed) + 1 == state_count);
 static_assert(static_cast<std::size_t>(Kind::deadline) + 1 == event_count);
-static_assert(Table::rows.size() == state_count && Table::complete());
+static_assert(Table::rows.size() == state_count);
+// With UBSan g++ 12 lets no pointer to a member be compared in a constant.
+#ifndef __SANITIZE_ADDRESS__
+static_assert(Table::complete());
+#endif
 
 Actions Machine::apply(const Event& event, Time now) {
   const Handler handler =

@@ -34,6 +34,9 @@ class House:
         status = lambda: self.it.status(self.name)
         return wait_for(lambda: (s := status())["state"] == "ready" and s, 15, f"{self.name} ready")
 
+    def status_pid(self):
+        return self.it.status(self.name)["pid"]
+
     def log(self):
         return self.it.run("logs", self.name, "-n", "all", status=None).stdout.splitlines()
 
@@ -59,6 +62,15 @@ def apart(name, etc, *drop_ins, prepare=None):
 
 
 # ---- refusals
+
+
+def excludes_smtpd(house):
+    """By `provides`: it takes no Postfix, only a service of that name."""
+    house.it.manifest("smtpd", 'version = 1\n[tree]\nbinaries = ["/usr/bin/sleep"]\nusers = ["nobody"]\n'
+                               '[service]\ncommand = ["/usr/bin/sleep", "infinity"]\nuser = "nobody"\n')
+    house.it.run("build", str(house.it.home / "manifests/smtpd.toml"))
+    done = house.it.run("start", "smtpd", status=75)
+    assert f"cannot run beside {house.name}, which runs" in done.stderr and f"jail stop {house.name}" in done.stderr
 
 
 def refused_recipients(answers):

@@ -166,12 +166,7 @@ def children(house):
 
 
 def test_it_does_not_run_beside_postfix(house):
-    """`provides`: the real manifest of smtpd is not needed for it, a service of that name is."""
-    house.it.manifest("smtpd", 'version = 1\n[tree]\nbinaries = ["/usr/bin/sleep"]\nusers = ["nobody"]\n'
-                               '[service]\ncommand = ["/usr/bin/sleep", "infinity"]\nuser = "nobody"\n')
-    house.it.run("build", str(house.it.home / "manifests/smtpd.toml"))
-    done = house.it.run("start", "smtpd", status=75)
-    assert f"cannot run beside {NAME}, which runs" in done.stderr and f"jail stop {NAME}" in done.stderr
+    mtahouse.excludes_smtpd(house)
 
 
 # ---- what it cannot do without

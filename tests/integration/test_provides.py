@@ -85,7 +85,8 @@ def test_one_of_those_that_provide_a_name_runs(house):
 def test_the_name_is_taken_until_the_last_process_is_gone(house, service, program, there, words):
     write(house, "post", None, service, program)
     house.run("start", "post", "--no-wait")
-    wait_for(lambda: state(house, "post") in (there, "ready"), what=there)
+    before = "ready" if there == "stopping" else there
+    wait_for(lambda: state(house, "post") == before, what=before)
     if there == "stopping":
         house.run("stop", "post", "--no-wait")
     assert state(house, "post") == there

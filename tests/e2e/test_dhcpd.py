@@ -219,7 +219,7 @@ def test_a_mistake_in_the_configuration_is_not_reloaded(instance):
 
 
 def test_named_interfaces_are_served_and_no_other(instance):
-    instance.drop_in("dhcpd", drop_in("interfaces.toml", "eth1", "s0"), "60-interfaces.toml")
+    instance.drop_in("dhcpd", drop_in("dhcpd/interfaces.toml", "eth1", "s0"), "60-interfaces.toml")
     instance.run("build", "dhcpd")
     instance.run("restart", "dhcpd")
     assert udhcpc(instance)

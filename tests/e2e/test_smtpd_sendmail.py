@@ -145,7 +145,7 @@ def test_a_thousand_messages_and_jaild_is_killed(house):
 
 
 def test_a_thousand_messages_and_the_daemon_is_killed(house):
-    mtahouse.a_thousand_while_the_daemon_is_killed(house, lambda: idle(house, "qf*"), PROGRAMS)
+    mtahouse.a_thousand_while_the_daemon_is_killed(house, lambda: idle(house, "qf*"), 50)
 
 
 def test_a_stop_leaves_nothing_behind(house):

@@ -20,28 +20,12 @@ struct Options {
   bool details = false;
 };
 
-char letter(EntryType type) {
-  switch (type) {
-    case EntryType::directory:
-      return 'd';
-    case EntryType::file:
-      return '-';
-    case EntryType::symlink:
-      return 'l';
-    case EntryType::character_device:
-      return 'c';
-    case EntryType::block_device:
-      return 'b';
-  }
-  return '?';
-}
-
 void print_details(const LockEntry& entry) {
   const std::string package =
       entry.package.empty() ? "" : fmt::format("  [{} {}]", entry.package, entry.package_version);
   const std::string target = entry.type == EntryType::symlink ? " -> " + escape(entry.target) : "";
-  fmt::print("{}{:04o} {:>5}:{:<5} {:>10}  {}{}{}\n", letter(entry.type), entry.mode, entry.uid, entry.gid,
-             entry.size, escape(entry.path), target, escape(package));
+  fmt::print("{}{:04o} {:>5}:{:<5} {:>10}  {}{}{}\n", type_letter(entry.type), entry.mode, entry.uid,
+             entry.gid, entry.size, escape(entry.path), target, escape(package));
 }
 
 nlohmann::json as_json(const LockEntry& entry) {

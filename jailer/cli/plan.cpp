@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "jailer/cli/format.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/closure/plan_builder.h"
 #include "jailer/closure/planner.h"
@@ -12,22 +13,6 @@
 
 namespace jail::cli {
 namespace {
-
-char type_letter(EntryType type) {
-  switch (type) {
-    case EntryType::directory:
-      return 'd';
-    case EntryType::file:
-      return '-';
-    case EntryType::symlink:
-      return 'l';
-    case EntryType::character_device:
-      return 'c';
-    case EntryType::block_device:
-      return 'b';
-  }
-  return '?';
-}
 
 /// "-0755 0:0 /usr/sbin/named  binary tree.binaries[0]"; a source is named where it has another path.
 std::string line_of(const Entry& entry) {

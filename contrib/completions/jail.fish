@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec files history init lint list lock logs plan reload remove restart rollback show start status stop verify why
+set -l verbs build deps diff disable doctor enable exec files history init lint list lock logs plan reload remove restart rollback show stale start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -52,6 +52,7 @@ $verb -a diff -d 'Show what changed between two generations'
 $verb -a files -d 'List what is in a tree'
 $verb -a history -d 'List the generations of a jail'
 $verb -a rollback -d 'Make an earlier generation the current one'
+$verb -a stale -d 'Say which jails hold other files than the host'
 $verb -a lock -d 'Print what a tree must contain'
 $verb -a logs -d 'Print what services have logged'
 $verb -a plan -d 'Print what a build would put into the tree'
@@ -67,7 +68,7 @@ $verb -a why -d 'Say why a file is in the tree'
 
 complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
-complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs reload remove restart rollback start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs reload remove restart rollback stale start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of the tree only'

@@ -4,10 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "jailer/cli/format.h"
+#include "jailer/cli/freeze.h"
 #include "jailer/cli/verbs.h"
-#include "jailer/closure/planner.h"
-#include "jailer/manifest/reader.h"
-#include "jailer/policy/policy.h"
 #include "jailer/tree/builder.h"
 
 namespace jail::cli {
@@ -25,14 +23,9 @@ struct Outcome {
 };
 
 Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
-  JAIL_TRY(manifest, manifest::load(context.instance, name));
-  JAIL_TRY(plan, make_plan(context.instance, manifest, context.root));
-  JAIL_TRY(accounts, read_accounts(context.root));
-  JAIL_TRY(launch, make_launch_spec(context.instance, manifest, accounts));
-  JAIL_TRY(filter, compile_filter(context.instance, manifest));
-  const Frozen frozen{manifest::to_json(manifest), to_json(launch), filter};
-  JAIL_TRY(built, build(context.instance, plan, frozen, {options.force}));
-  return Outcome{plan.name, built, plan.warnings};
+  JAIL_TRY(planned, plan_build(context, name));
+  JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen, {options.force}));
+  return Outcome{planned.plan.name, built, planned.plan.warnings};
 }
 
 void print(const Context& context, const Outcome& outcome) {

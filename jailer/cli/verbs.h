@@ -23,6 +23,7 @@ void add_plan(CLI::App& app, Context& context);
 void add_remove(CLI::App& app, Context& context);
 void add_rollback(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);
+void add_stale(CLI::App& app, Context& context);
 void add_start_stop(CLI::App& app, Context& context);  // start stop restart reload enable disable
 void add_status(CLI::App& app, Context& context);
 void add_why(CLI::App& app, Context& context);

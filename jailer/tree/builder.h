@@ -8,6 +8,7 @@
 
 #include "jailer/closure/plan.h"
 #include "jailer/manifest/model.h"
+#include "jailer/tree/compare.h"
 #include "jailer/tree/lock.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/generation.h"
@@ -42,6 +43,11 @@ struct BuildOptions {
 /// what to do. Keeps the two generations before the new one, and those that processes live in.
 [[nodiscard]] Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen,
                                         const BuildOptions& options = {});
+
+/// What a build would change in the current generation, without making one: by the same look at every source.
+/// What it reads anew stays in the store for the build that may follow. Exit::no_input where nothing is built
+/// yet.
+[[nodiscard]] Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen);
 
 /// One difference between a tree and its lock.
 struct Difference {

@@ -30,6 +30,11 @@ def prepare(conf):
     key = conf / "tls/key.pem"
     shutil.chown(key, "root", "mail")
     key.chmod(0o640)
+    database = conf / "sasldb2"
+    words = ["saslpasswd2", "-p", "-c", "-f", database, "-u", "example.test", "bob"]
+    subprocess.run(words, input="secret", text=True, check=True)
+    shutil.chown(database, "root", "mail")
+    database.chmod(0o640)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,9 +74,26 @@ def test_mail_by_starttls_arrives_once_and_is_the_mailbox_owners(house):
     house.delivered("token-alias", "alice")
 
 
-def test_no_version_and_no_login(house):
-    talk = swaks("-tls", "--quit-after", "EHLO")[1]
+def test_no_version_and_no_login_in_the_clear(house):
+    talk = swaks("--quit-after", "EHLO")[1]
     assert "220 mail.example.test ESMTP\n" in talk and "AUTH" not in talk, talk
+
+
+def test_who_logs_in_over_tls_may_relay_and_nobody_else(house):
+    login = lambda password: ("--auth", "PLAIN", "--auth-user", BOB, "--auth-password", password)
+    send = lambda *words: swaks(*words, "--from", SENDER, "--to", "x@elsewhere.example", "--quit-after", "RCPT")
+    with Denials() as denials:
+        code, talk = send("-tls", *login("secret"))
+        assert code == 0 and "235 2.0.0" in talk, talk
+        code, talk = send("-tls", *login("wrong"))
+        assert code == 28 and "535 5.7.0" in talk, talk
+        code, talk = send("-tls")
+        assert code == 24 and RELAYING in talk, talk
+        assert not mtahouse.denied(denials, PROGRAMS, USERS)
+    with smtplib.SMTP("127.0.0.1", 25) as client:
+        client.ehlo()
+        assert client.docmd("AUTH", "PLAIN AGJvYkBleGFtcGxlLnRlc3QAc2VjcmV0")[0] != 235
+        assert client.mail(SENDER)[0] == 250 and client.rcpt("x@elsewhere.example")[0] == 550
 
 
 def test_relaying_and_unknown_recipients_are_refused(house):

@@ -5,7 +5,9 @@ import os
 import pwd
 import shutil
 import smtplib
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -94,6 +96,40 @@ def test_who_logs_in_over_tls_may_relay_and_nobody_else(house):
         client.ehlo()
         assert client.docmd("AUTH", "PLAIN AGJvYkBleGFtcGxlLnRlc3QAc2VjcmV0")[0] != 235
         assert client.mail(SENDER)[0] == 250 and client.rcpt("x@elsewhere.example")[0] == 550
+
+
+class Elsewhere(threading.Thread):
+    """Another mail server, of one message, at 127.0.0.2."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.2", 25))
+        self.heard = []
+        self.start()
+
+    def run(self):
+        peer = self.listener.accept()[0].makefile("rwb", buffering=0)
+        say = lambda text: peer.write(text.encode() + b"\r\n")
+        say("220 elsewhere.example ESMTP")
+        for line in peer:
+            self.heard.append(line.decode().rstrip())
+            if line.upper().startswith(b"DATA"):
+                say("354 go on")
+                while (line := peer.readline()) not in (b".\r\n", b""):
+                    self.heard.append(line.decode().rstrip())
+            say("221 bye" if line.upper().startswith(b"QUIT") else "250 ok")
+
+
+def test_what_is_for_elsewhere_gets_there(house):
+    elsewhere = Elsewhere()
+    with Denials() as denials:
+        code, talk = swaks("-tls", "--auth", "PLAIN", "--auth-user", BOB, "--auth-password", "secret", "--from", BOB,
+                           "--to", "x@[127.0.0.2]", "--body", "token-elsewhere")
+        assert code == 0, talk
+        wait_for(lambda: "token-elsewhere" in elsewhere.heard, 15, "the message at the other server")
+        wait_for(lambda: idle(house), 15, "an empty queue")
+        assert not mtahouse.denied(denials, PROGRAMS, USERS)
+    assert f"MAIL From:<{BOB}>" in elsewhere.heard[1] and "RCPT To:<x@[127.0.0.2]>" in "".join(elsewhere.heard[:4])
 
 
 def test_relaying_and_unknown_recipients_are_refused(house):

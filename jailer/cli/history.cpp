@@ -66,14 +66,14 @@ Row describe(const Context& context, const std::string& name, unsigned long numb
 
 Result<std::vector<Row>> history(const Context& context, const std::string& name_or_path) {
   JAIL_TRY(name, jail_name(name_or_path));
-  JAIL_TRY(numbers, generation_numbers(context.instance, name));
+  JAIL_TRY(in_use, generations_in_use(context.instance, name));
   const auto current = generation::open_current(context.instance, name);
   std::vector<Row> rows;
   std::optional<Lock> before;
-  for (const unsigned long number : numbers) {
+  for (const auto& [number, processes] : in_use) {
     rows.push_back(describe(context, name, number, before));
     rows.back().current = current && current->number == number;
-    rows.back().processes = processes_of(context.instance, name, number).size();
+    rows.back().processes = processes.size();
   }
   std::reverse(rows.begin(), rows.end());
   return rows;

@@ -21,26 +21,29 @@ struct Options {
 struct Done {
   std::string name;
   Rollback moved;
+  bool runs = false;  ///< in the generation that was the current one
 };
 
 Result<Done> roll_back(const Context& context, const Options& options) {
   JAIL_CHECK(tree::demand_root("roll back a jail"));
   JAIL_TRY(name, jail_name(options.name));
   JAIL_TRY(moved, rollback(context.instance, name, options.generation));
-  return Done{std::move(name), moved};
+  const auto in_use = generations_in_use(context.instance, name);
+  const bool runs = in_use && in_use->contains(moved.from) && !in_use->at(moved.from).empty();
+  return Done{std::move(name), moved, runs};
 }
 
 int run_rollback(const Context& context, const Options& options) {
   const auto done = roll_back(context, options);
   if (!done) return report(done.error());
-  const auto& [name, moved] = *done;
+  const auto& [name, moved, runs] = *done;
   if (context.json) {
     print_json({{"version", 1}, {"name", name}, {"from", moved.from}, {"to", moved.to}});
     return 0;
   }
   if (!context.quiet)
     fmt::print("{}: generation {} is the current one, no longer {}\n", name, moved.to, moved.from);
-  if (!processes_of(context.instance, name, moved.from).empty())
+  if (runs)
     fmt::print(stderr, "jail: {0}: what runs still is generation {1}; to change over: jail restart {0}\n",
                name, moved.from);
   return 0;

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jailer/cli/format.h"
-#include "jailer/cli/freeze.h"
+#include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/compare.h"

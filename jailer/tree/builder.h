@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -89,9 +90,9 @@ struct Built {
 [[nodiscard]] Result<unsigned long> generation_before(const Instance& instance, const std::string& name,
                                                       unsigned long number);
 
-/// The processes that live in one generation.
-[[nodiscard]] std::vector<pid_t> processes_of(const Instance& instance, const std::string& name,
-                                              unsigned long number);
+/// The processes that live in each of the generations of `name`, rising, from one look over /proc.
+[[nodiscard]] Result<std::map<unsigned long, std::vector<pid_t>>> generations_in_use(const Instance& instance,
+                                                                                     const std::string& name);
 
 struct Rollback {
   unsigned long from = 0;

@@ -115,9 +115,16 @@ Result<std::vector<unsigned long>> generation_numbers(const Instance& instance, 
   return numbers_in(gens.get(), path);
 }
 
-std::vector<pid_t> processes_of(const Instance& instance, const std::string& name, unsigned long number) {
-  const auto opened = generation::open_number(instance, name, number);
-  return opened ? processes_in(opened->dir.get(), process_roots()) : std::vector<pid_t>();
+Result<std::map<unsigned long, std::vector<pid_t>>> generations_in_use(const Instance& instance,
+                                                                       const std::string& name) {
+  JAIL_TRY(numbers, generation_numbers(instance, name));
+  const Roots roots = process_roots();
+  std::map<unsigned long, std::vector<pid_t>> found;
+  for (const unsigned long number : numbers) {
+    const auto opened = generation::open_number(instance, name, number);
+    found[number] = opened ? processes_in(opened->dir.get(), roots) : std::vector<pid_t>();
+  }
+  return found;
 }
 
 Result<unsigned long> generation_before(const Instance& instance, const std::string& name,

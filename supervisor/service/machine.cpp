@@ -1,7 +1,5 @@
 #include "supervisor/service/machine.h"
 
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <array>
 
@@ -11,9 +9,6 @@ namespace {
 using Kind = Event::Kind;
 using Do = Action::Kind;
 
-constexpr std::array<std::string_view, state_count> state_names = {"stopped",  "starting", "ready",
-                                                                   "stopping", "backoff",  "failed"};
-
 /// Between two tries of a check that decides about readiness.
 constexpr milliseconds check_retry{250};
 constexpr milliseconds first_check{1000};  ///< of one that readiness does not wait for
@@ -21,31 +16,6 @@ constexpr milliseconds first_check{1000};  ///< of one that readiness does not w
 constexpr milliseconds kill_again{1000};
 
 }  // namespace
-
-std::string_view state_name(State state) {
-  return state_names.at(static_cast<std::size_t>(state));
-}
-
-std::optional<State> state_from_name(std::string_view name) {
-  const auto* const found = std::find(state_names.begin(), state_names.end(), name);
-  if (found == state_names.end()) return std::nullopt;
-  return static_cast<State>(found - state_names.begin());
-}
-
-std::string describe(milliseconds duration) {
-  if (duration.count() % 1000 == 0) return fmt::format("{}s", duration.count() / 1000);
-  return fmt::format("{}ms", duration.count());
-}
-
-std::string describe_exit(int status) {
-  if (WIFEXITED(status)) return fmt::format("exited with status {}", WEXITSTATUS(status));
-  if (WIFSIGNALED(status)) {
-    const std::string name = signal_name(WTERMSIG(status));
-    return fmt::format("killed by {}{}", name.empty() ? fmt::format("signal {}", WTERMSIG(status)) : name,
-                       WCOREDUMP(status) ? ", core dumped" : "");
-  }
-  return fmt::format("ended with wait status {:#x}", status);
-}
 
 Policy policy_of(const LaunchSpec& spec) {
   return {spec.restart,

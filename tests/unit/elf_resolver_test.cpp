@@ -38,16 +38,16 @@ class Root {
     fs::create_directories(fs::path(path_ + at).parent_path());
     REQUIRE(::mkfifo((path_ + at).c_str(), 0600) == 0);
   }
-  void library(const std::string& at, const Strings& needed, Maker maker = {}) const {
+  void put_library(const std::string& at, const Strings& needed, Maker maker = {}) const {
     for (const std::string& name : needed) maker.names.emplace_back(DT_NEEDED, name);
     if (maker.soname.empty() && maker.interpreter.empty()) maker.soname = at.substr(at.rfind('/') + 1);
     write(at, maker.make());
   }
   void program(const std::string& at, const Strings& needed, Maker maker = {}) const {
     maker.interpreter = "/lib64/ld-linux-x86-64.so.2";
-    library(at, needed, std::move(maker));
+    put_library(at, needed, std::move(maker));
   }
-  void loader() const { library("/lib64/ld-linux-x86-64.so.2", {}); }
+  void loader() const { put_library("/lib64/ld-linux-x86-64.so.2", {}); }
   [[nodiscard]] Resolver open() const { return std::move(*Resolver::open(path_)); }
 
  private:
@@ -97,11 +97,11 @@ TEST_CASE("paths are followed as after chroot") {
 TEST_CASE("a closure, breadth first") {
   const Root root;
   root.loader();
-  root.library("/usr/lib/liba.so", {"libc.so"});
-  root.library("/usr/lib/libb.so", {"ld-linux-x86-64.so.2", "liba.so"});
+  root.put_library("/usr/lib/liba.so", {"libc.so"});
+  root.put_library("/usr/lib/libb.so", {"ld-linux-x86-64.so.2", "liba.so"});
   Maker maker;
   maker.symbols = {{"getaddrinfo", true}, {"own", false}};
-  root.library("/usr/lib/libc.so", {}, maker);
+  root.put_library("/usr/lib/libc.so", {}, maker);
   root.program("/bin/prog", {"liba.so", "libb.so"});
   Resolver resolver = root.open();
   const auto closure = resolver.resolve("/bin/prog");
@@ -119,7 +119,7 @@ TEST_CASE("a closure, breadth first") {
 TEST_CASE("a missing library is told with its chain and all places, for all that are missing") {
   const Root root;
   root.loader();
-  root.library("/usr/lib/liba.so", {"libgone.so", "liblost.so"});
+  root.put_library("/usr/lib/liba.so", {"libgone.so", "liblost.so"});
   root.program("/bin/prog", {"liba.so"});
   Resolver resolver = root.open();
   for (const bool tried : {false, true}) {
@@ -136,9 +136,9 @@ TEST_CASE("a missing library is told with its chain and all places, for all that
 TEST_CASE("dlopen: by name with the program's own paths, by path, or what is loaded already") {
   const Root root;
   root.loader();
-  root.library("/usr/lib/liba.so", {});
-  root.library("/opt/libplugin.so", {"liba.so", "libdep.so"});
-  root.library("/usr/lib/libdep.so", {});
+  root.put_library("/usr/lib/liba.so", {});
+  root.put_library("/opt/libplugin.so", {"liba.so", "libdep.so"});
+  root.put_library("/usr/lib/libdep.so", {});
   Maker maker;
   maker.names = {{DT_RUNPATH, "/opt"}};
   root.program("/bin/prog", {"liba.so"}, maker);
@@ -159,7 +159,7 @@ TEST_CASE("versions are checked") {
   root.loader();
   Maker provider;
   provider.version_definitions = {"liba.so", "A_1"};
-  root.library("/usr/lib/liba.so", {}, provider);
+  root.put_library("/usr/lib/liba.so", {}, provider);
   Maker user;
   user.version_needs = {{"liba.so", "A_1"}};
   root.program("/bin/good", {"liba.so"}, user);
@@ -177,12 +177,13 @@ TEST_CASE("a foreign root: 32 and 64 bits, big endian") {
   Maker maker;
   maker.big = true;
   maker.machine = EM_S390;
-  root.library("/usr/lib/s390x-linux-gnu/liba.so", {}, maker);
-  root.library("/usr/lib/liba.so", {});  // x86-64: of another byte order, and for that fatal if it came first
+  root.put_library("/usr/lib/s390x-linux-gnu/liba.so", {}, maker);
+  root.put_library("/usr/lib/liba.so",
+                   {});  // x86-64: of another byte order, and for that fatal if it came first
   maker.interpreter = "/lib/ld64.so.1";
-  root.library("/bin/prog", {"liba.so"}, maker);
+  root.put_library("/bin/prog", {"liba.so"}, maker);
   maker.interpreter.clear();
-  root.library("/lib/ld64.so.1", {}, maker);
+  root.put_library("/lib/ld64.so.1", {}, maker);
   Resolver resolver = root.open();
   const auto closure = resolver.resolve("/bin/prog");
   if (!closure) FAIL(closure.error().message);
@@ -195,7 +196,7 @@ TEST_CASE("files that are no programs") {
   root.write("/text", "hello");
   Maker object;
   object.type = ET_REL;
-  root.library("/object.o", {}, object);
+  root.put_library("/object.o", {}, object);
   Resolver resolver = root.open();
   for (const char* path : {"/empty", "/text", "/object.o", "/", "/none", "relative"}) {
     CAPTURE(path);

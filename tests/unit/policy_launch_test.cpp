@@ -56,11 +56,14 @@ TEST_CASE("ports are restricted where the manifest speaks of them, be it to say 
   }
   SECTION("one") {
     m.sandbox.connect = {"tcp:25"};
+    m.sandbox.optional = {"tcp:953"};
   }
   spec = make_launch_spec(instance(), m, accounts());
   REQUIRE(spec);
   CHECK(spec->restrict_ports);
   CHECK(spec->connect_ports.size() == m.sandbox.connect.size());
+  CHECK(spec->optional_ports.size() == m.sandbox.optional.size());
+  CHECK(spec->listen_ports.size() == m.sandbox.listen.size());  // what readiness waits for
 }
 
 TEST_CASE("names become numbers, and parents are mounted before what lies in them") {

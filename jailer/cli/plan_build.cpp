@@ -1,4 +1,4 @@
-#include "jailer/cli/freeze.h"
+#include "jailer/cli/plan_build.h"
 
 #include "jailer/closure/planner.h"
 #include "jailer/manifest/reader.h"

@@ -18,8 +18,6 @@ namespace {
 using sandbox::FeatureLine;
 using sandbox::Features;
 
-constexpr std::size_t launch_limit = std::size_t{16} << 20U;
-
 /// What the host means for one built jail.
 struct Finding {
   std::string name;
@@ -32,8 +30,7 @@ struct Finding {
 Result<std::vector<std::string>> missing_of(const Instance& instance, const std::string& name,
                                             const Features& features) {
   JAIL_TRY(opened, generation::open_current(instance, name));
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, launch_limit, false));
-  JAIL_TRY(spec, launch_spec_from_json(text, opened.path));
+  JAIL_TRY(spec, read_launch_spec(opened));
   return sandbox::missing_features(spec, features);
 }
 

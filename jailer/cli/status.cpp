@@ -27,7 +27,6 @@ using control::Answer;
 using control::ServiceStatus;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t launch_limit = std::size_t{16} << 20U;
 constexpr std::size_t manifest_limit = std::size_t{4} << 20U;
 constexpr std::chrono::milliseconds look_again{100};
 
@@ -47,9 +46,7 @@ bool edited(const ManifestSource& source) {
 bool edited_since_build(const Instance& instance, const std::string& name) {
   const auto opened = generation::open_current(instance, name);
   if (!opened) return false;
-  const auto text = read_file_at(opened->dir.get(), generation::launch, launch_limit, false);
-  if (!text) return false;
-  const auto spec = launch_spec_from_json(*text, name);
+  const auto spec = read_launch_spec(*opened);
   return spec && std::any_of(spec->sources.begin(), spec->sources.end(), edited);
 }
 

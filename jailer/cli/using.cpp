@@ -14,8 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t launch_limit = std::size_t{16} << 20U;
-
 bool holds(const fs::path& directory, const fs::path& path) {
   return std::mismatch(directory.begin(), directory.end(), path.begin(), path.end()).first == directory.end();
 }
@@ -43,8 +41,7 @@ bool shows(const LaunchSpec& spec, const std::vector<fs::path>& wanted) {
 
 Result<LaunchSpec> running_spec(const Instance& instance, const control::ServiceStatus& service) {
   JAIL_TRY(generation, generation::open_number(instance, service.name, service.generation));
-  JAIL_TRY(text, read_file_at(generation.dir.get(), generation::launch, launch_limit, false));
-  return launch_spec_from_json(text, generation.path);
+  return read_launch_spec(generation);
 }
 
 }  // namespace

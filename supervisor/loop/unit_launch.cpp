@@ -201,10 +201,7 @@ bool Unit::check_config(Event::Kind kind, ConfigChecked done) {
   const bool stays = kind == Event::Kind::reload && spec_.reload.how == Reload::How::signal;
   auto opened = stays ? generation::open_number(house_.instance, name_, generation_)
                       : generation::open_current(house_.instance, name_);
-  auto text = opened.and_then([](const generation::Opened& found) {
-    return read_file_at(found.dir.get(), generation::launch, 4U << 20U);
-  });
-  auto spec = text.and_then([&](const std::string& bytes) { return launch_spec_from_json(bytes, name_); });
+  const auto spec = opened.and_then(read_launch_spec);
   if (!spec || spec->check_config.empty()) return false;  // what is wrong with it, the launch will tell
   if (config_check_) {
     done({"its configuration is being checked for another request", {}});
@@ -241,9 +238,7 @@ void Unit::adopt(const std::optional<ServiceState>& state, Inherited inherited) 
   auto opened = generation_ != 0 ? generation::open_number(house_.instance, name_, generation_)
                                  : generation::open_current(house_.instance, name_);
   if (opened) {
-    auto text = read_file_at(opened->dir.get(), generation::launch, 4U << 20U);
-    auto spec =
-        text.and_then([&](const std::string& bytes) { return launch_spec_from_json(bytes, opened->path); });
+    auto spec = read_launch_spec(*opened);
     if (spec)
       spec_ = std::move(*spec);
     else

@@ -30,8 +30,6 @@ namespace jail::sandbox {
 namespace {
 
 constexpr int pr_get_mdwe = 66;
-constexpr int landlock_net_abi = 4;
-constexpr int landlock_scope_abi = 6;
 
 /// A small file of /proc or /sys; empty when it cannot be read.
 std::string small_file(const std::string& path) {

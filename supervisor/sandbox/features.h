@@ -9,6 +9,10 @@
 
 namespace jail::sandbox {
 
+/// The versions of Landlock that brought them.
+inline constexpr int landlock_net_abi = 4;    ///< ports of TCP
+inline constexpr int landlock_scope_abi = 6;  ///< abstract sockets and signals
+
 struct Features {
   // The floor: without these nothing runs.
   bool root = false;         ///< CAP_SYS_ADMIN, SETUID, SETGID, SETPCAP, SYS_CHROOT, MKNOD are effective

@@ -24,7 +24,6 @@ namespace jail::sandbox {
 
 namespace {
 
-constexpr std::size_t max_launch_json = 1 << 20;
 constexpr std::size_t max_filter_instructions = 4096;  // BPF_MAXINSNS
 constexpr uid_t nobody = 65534;
 constexpr unsigned highest_capability = 63;
@@ -224,8 +223,6 @@ Result<void> lay_out_limits(Prepared::Impl& impl) {
 // <linux/landlock.h> of Debian 12 has none of it.
 constexpr std::uint64_t net_bind_tcp = 1;
 constexpr std::uint64_t net_connect_tcp = 2;
-constexpr int landlock_net_abi = 4;
-constexpr int landlock_scope_abi = 6;
 
 /// Port 0, any that is free, may always be bound to: so clients choose their own address, and a listen
 /// without a bind does the same unasked. UDP has no such rules in any kernel.
@@ -303,11 +300,6 @@ Result<void> lay_out_command(Prepared::Impl& impl) {
     return fail(Exit::config, "oom_score_adjust: from -1000 to 1000");
   if (spec.nice < -20 || spec.nice > 19) return fail(Exit::config, "nice: from -20 to 19");
   return {};
-}
-
-Result<LaunchSpec> read_spec(const generation::Opened& opened) {
-  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, max_launch_json, false));
-  return launch_spec_from_json(text, opened.path + "/" + generation::launch);
 }
 
 Result<void> read_filter(Prepared::Impl& impl, const generation::Opened& opened) {
@@ -441,12 +433,12 @@ const std::vector<std::string>& Prepared::not_enforced() const {
 }
 
 Result<Prepared> Prepared::prepare(const generation::Opened& opened) {
-  JAIL_TRY(spec, read_spec(opened));
+  JAIL_TRY(spec, read_launch_spec(opened));
   return prepare(opened, std::move(spec));
 }
 
 Result<Prepared> Prepared::prepare_config_check(const generation::Opened& opened) {
-  JAIL_TRY(spec, read_spec(opened));
+  JAIL_TRY(spec, read_launch_spec(opened));
   spec.argv = spec.check_config;
   spec.network = LaunchSpec::Network::none;
   spec.network_name.clear();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "supervisor/base/error.h"
+#include "supervisor/spec/generation.h"
 
 namespace jail {
 
@@ -191,6 +192,9 @@ struct LaunchSpec {
 /// Reads what to_json() wrote. Strict: an unknown key, a wrong type, another version is Exit::config with the
 /// key's path. `name` is for messages.
 [[nodiscard]] Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view name);
+
+/// Of a generation. Exit::no_input where it has none.
+[[nodiscard]] Result<LaunchSpec> read_launch_spec(const generation::Opened& opened);
 
 /// "net_bind_service" <-> 10. Names as capabilities(7) has them, lower case, without CAP_.
 [[nodiscard]] std::optional<unsigned> capability_number(std::string_view name);

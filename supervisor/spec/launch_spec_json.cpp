@@ -8,6 +8,7 @@
 #include <set>
 #include <type_traits>
 
+#include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/instance.h"
 #include "supervisor/spec/launch_spec.h"
@@ -338,6 +339,12 @@ Result<LaunchSpec> launch_spec_from_json(std::string_view text, std::string_view
     if (const auto address = parse_socket_address(socket.listen); !address)
       return broken("'sockets': " + address.error().message);
   return spec;
+}
+
+Result<LaunchSpec> read_launch_spec(const generation::Opened& opened) {
+  constexpr std::size_t most = std::size_t{4} << 20U;
+  JAIL_TRY(text, read_file_at(opened.dir.get(), generation::launch, most, false));
+  return launch_spec_from_json(text, opened.path + "/" + generation::launch);
 }
 
 }  // namespace jail

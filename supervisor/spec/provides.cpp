@@ -6,15 +6,12 @@
 #include <memory>
 #include <set>
 
-#include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/generation.h"
 #include "supervisor/spec/launch_spec.h"
 
 namespace jail {
 namespace {
-
-constexpr std::size_t launch_limit = std::size_t{4} << 20U;
 
 struct CloseDir {
   void operator()(DIR* dir) const { ::closedir(dir); }
@@ -40,9 +37,7 @@ std::optional<std::string> provided_by_both(const Provider& a, const Provider& b
 std::vector<std::string> provides_of(const Instance& instance, const std::string& name) {
   const auto opened = generation::open_current(instance, name);
   if (!opened) return {};
-  const auto text = read_file_at(opened->dir.get(), generation::launch, launch_limit, false);
-  if (!text) return {};
-  auto spec = launch_spec_from_json(*text, name);
+  auto spec = read_launch_spec(*opened);
   return spec ? std::move(spec->provides) : std::vector<std::string>();
 }
 

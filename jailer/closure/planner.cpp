@@ -240,10 +240,10 @@ void plan_mounts(Work& work) {
   }
 }
 
-Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest,
-                       const std::string& root) {
-  JAIL_TRY(source, SourceRoot::open(root));
-  JAIL_TRY(resolver, elf::Resolver::open(root));
+Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest, const std::string& root,
+                       Looks* looks) {
+  JAIL_TRY(source, SourceRoot::open(root, looks));
+  JAIL_TRY(resolver, elf::Resolver::open(root, looks));
   JAIL_TRY(accounts, read_accounts(source));
   Plan plan;
   plan.name = manifest.name;

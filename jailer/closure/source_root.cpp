@@ -31,12 +31,25 @@ Exit exit_of(int error_number) {
 
 }  // namespace
 
-Result<SourceRoot> SourceRoot::open(const std::string& path) {
+Result<SourceRoot> SourceRoot::open(const std::string& path, Looks* looks) {
   SourceRoot root;
+  root.looks_ = looks;
   root.path_ = path;
   root.fd_.reset(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root.fd_) return fail_errno(exit_of(errno), errno, "{}: cannot open the root directory", quote(path));
   return root;
+}
+
+/// Notes what `fd` is, or that nothing was there where errno says so.
+void SourceRoot::note(const std::string& path, LookAt how, int fd) const {
+  if (looks_ == nullptr) return;
+  struct stat status {};
+  if (fd >= 0 && ::fstat(fd, &status) == 0)
+    looks_->add(path, how, &status);
+  else if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+    looks_->add(path, how, nullptr);
+  else
+    looks_->spoil();
 }
 
 Result<UniqueFd> SourceRoot::open_at(const std::string& path, int flags) const {
@@ -47,10 +60,15 @@ Result<UniqueFd> SourceRoot::open_at(const std::string& path, int flags) const {
   const char* name = path == "/" ? "." : path.c_str();
   for (int attempt = 0;; ++attempt) {
     UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, fd_.get(), name, &how, sizeof how)));
-    if (fd) return fd;
+    if (fd) {
+      note(path, (flags & O_NOFOLLOW) != 0 ? LookAt::entry : LookAt::file, fd.get());
+      return fd;
+    }
     // EAGAIN: something was renamed while the kernel walked a "..".
     if (errno == EINTR || (errno == EAGAIN && attempt < 64)) continue;
-    return fail_errno(exit_of(errno), errno, "{}", quote(path));
+    const int error = errno;
+    note(path, (flags & O_NOFOLLOW) != 0 ? LookAt::entry : LookAt::file, -1);
+    return fail_errno(exit_of(error), error, "{}", quote(path));
   }
 }
 
@@ -89,6 +107,7 @@ Result<std::string> SourceRoot::link_target(const std::string& path) const {
 
 Result<std::vector<std::string>> SourceRoot::names(const std::string& path) const {
   JAIL_TRY(fd, open_at(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  note(path, LookAt::directory, fd.get());
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(fd.get()), &::closedir);
   if (!dir) return fail_errno(Exit::io, errno, "{}: cannot read the directory", quote(path));
   (void)fd.release();  // the stream's now

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
 
@@ -14,8 +15,9 @@ namespace jail {
 
 class SourceRoot {
  public:
-  /// `path` is a directory: "/" for the running system.
-  [[nodiscard]] static Result<SourceRoot> open(const std::string& path);
+  /// `path` is a directory: "/" for the running system. Every look is noted in `looks`, which must outlive
+  /// this.
+  [[nodiscard]] static Result<SourceRoot> open(const std::string& path, Looks* looks = nullptr);
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
@@ -39,8 +41,11 @@ class SourceRoot {
   [[nodiscard]] Result<std::vector<std::string>> names(const std::string& path) const;
 
  private:
+  void note(const std::string& path, LookAt how, int fd) const;
+
   std::string path_;
   UniqueFd fd_;
+  Looks* looks_ = nullptr;
 };
 
 /// `path` without doubled slashes, "." and a trailing slash, "/" for none; ".." is not resolved.

@@ -267,8 +267,8 @@ Resolver::Resolver(Resolver&&) noexcept = default;
 Resolver& Resolver::operator=(Resolver&&) noexcept = default;
 Resolver::~Resolver() = default;
 
-Result<Resolver> Resolver::open(const std::string& root) {
-  JAIL_TRY(tree, RootTree::open(root));
+Result<Resolver> Resolver::open(const std::string& root, Looks* looks) {
+  JAIL_TRY(tree, RootTree::open(root, looks));
   return Resolver(std::make_unique<Impl>(std::move(tree)));
 }
 

@@ -62,7 +62,8 @@ struct Detail {
 class Resolver {
  public:
   /// `root` is a directory ("/" for the running system). Nothing outside of it is read.
-  [[nodiscard]] static Result<Resolver> open(const std::string& root);
+  /// Every look is noted in `looks`, which must outlive this.
+  [[nodiscard]] static Result<Resolver> open(const std::string& root, Looks* looks = nullptr);
   Resolver(Resolver&&) noexcept;
   Resolver& operator=(Resolver&&) noexcept;
   ~Resolver();

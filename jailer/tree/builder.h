@@ -11,6 +11,7 @@
 #include "jailer/manifest/model.h"
 #include "jailer/tree/compare.h"
 #include "jailer/tree/lock.h"
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/generation.h"
 #include "supervisor/spec/instance.h"
@@ -36,6 +37,8 @@ struct BuildResult {
 struct BuildOptions {
   /// Make a new generation even if nothing changed, and trust no stamp: objects of the store are read again.
   bool force = false;
+  /// What the plan was made from, if that is known: a build that finds nothing to do leaves a witness of it.
+  Looks* looks = nullptr;
 };
 
 /// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed

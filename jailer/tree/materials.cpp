@@ -18,7 +18,7 @@ std::string host_path(const RootDir& root, const std::string& source) {
 /// The state of dpkg's database: every run of dpkg writes `status` anew, every diversion its list.
 std::string package_database_stamp(const RootDir& root) {
   std::string text;
-  for (const char* file : {"/var/lib/dpkg/status", "/var/lib/dpkg/diversions"}) {
+  for (const char* file : {package_status, package_diversions}) {
     struct stat status {};
     const UniqueFd fd = root.in_root(file, O_PATH);
     if (fd && ::fstat(fd.get(), &status) == 0)

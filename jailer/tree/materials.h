@@ -10,6 +10,10 @@
 
 namespace jail::tree {
 
+/// What every run of dpkg, and every diversion, writes anew.
+constexpr const char* package_status = "/var/lib/dpkg/status";
+constexpr const char* package_diversions = "/var/lib/dpkg/diversions";
+
 struct Material {
   const Entry* entry = nullptr;  ///< of the plan, a file
   std::string sha256;

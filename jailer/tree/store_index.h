@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "jailer/tree/stamp.h"
+#include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
 
 namespace jail::tree {

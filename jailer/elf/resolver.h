@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/elf/loader_policy.h"
 #include "jailer/elf/locate.h"
 #include "supervisor/base/error.h"
 
@@ -74,9 +75,14 @@ class Resolver {
 
   /// Finds a library by soname as the program `for_path` would find it with dlopen (its own class and
   /// machine), or an absolute path; then its closure, the library first. An object that the program has
-  /// loaded already is itself.
+  /// loaded already is itself. `by` is the path of the object of that closure that would call dlopen (its
+  /// search paths count); empty: the program itself.
   [[nodiscard]] Result<Closure> resolve_library(const std::string& soname_or_path,
-                                                const std::string& for_path, Detail detail = {});
+                                                const std::string& for_path, Detail detail = {},
+                                                const std::string& by = {});
+
+  /// What the loader of `for_path` was compiled with: its default directories, $LIB and so on.
+  [[nodiscard]] Result<LoaderPolicy> policy(const std::string& for_path);
 
   /// Follows `path` inside the root.
   [[nodiscard]] Result<Located> locate(const std::string& path) const;

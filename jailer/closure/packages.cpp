@@ -55,7 +55,6 @@ struct ListName {
   std::string file;
   std::string package;
   std::string architecture;  ///< empty where the name has none
-  bool operator<(const ListName& other) const { return file < other.file; }
 };
 
 std::optional<ListName> list_name(std::string_view file) {
@@ -68,18 +67,24 @@ std::optional<ListName> list_name(std::string_view file) {
   return name;
 }
 
-std::vector<ListName> list_names(int info_fd) {
-  std::vector<ListName> names;
-  const int copy = ::fcntl(info_fd, F_DUPFD_CLOEXEC, 0);
+/// The names in a directory, sorted.
+std::vector<std::string> names_of(int fd) {
+  std::vector<std::string> names;
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(copy < 0 ? nullptr : ::fdopendir(copy), &::closedir);
   if (!dir) {
     if (copy >= 0) ::close(copy);
     return names;
   }
-  while (const dirent* entry = ::readdir(dir.get())) {
-    if (auto name = list_name(entry->d_name)) names.push_back(std::move(*name));
-  }
+  while (const dirent* entry = ::readdir(dir.get())) names.emplace_back(entry->d_name);
   std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<ListName> list_names(int info_fd) {
+  std::vector<ListName> names;
+  for (const std::string& file : names_of(info_fd))
+    if (auto name = list_name(file)) names.push_back(std::move(*name));
   return names;
 }
 
@@ -149,7 +154,22 @@ WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vecto
   return wanted;
 }
 
-/// "Version" and "Architecture" of the installed packages of `owners`, from the status file.
+/// What dpkg has noted since it wrote `status`: it does so after a run, and its triggers are run before.
+std::string read_updates(const SourceRoot& root, std::string& buffer) {
+  const auto updates = root.open_at("/var/lib/dpkg/updates", O_RDONLY | O_DIRECTORY);
+  if (!updates) return {};
+  std::string text;
+  for (const std::string& name : names_of(updates->get())) {
+    const bool number = !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
+    const auto note =
+        number ? slurp(updates->get(), name.c_str(), buffer) : Result<std::string_view>(std::string_view());
+    if (note && text.size() + note->size() <= max_file) text.append("\n\n").append(*note);
+  }
+  return text;
+}
+
+/// "Version" and "Architecture" of the installed packages of `owners`, from the status file and what follows
+/// it. Of several words about a package the last one counts.
 void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
   std::map<std::pair<std::string, std::string>, std::string> versions;  // (package, architecture) -> version
   std::map<std::string, std::pair<std::string, std::string>> any;       // package -> (architecture, version)
@@ -221,7 +241,13 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
       }
     });
   }
-  if (const auto status = slurp(dpkg->get(), "status", buffer)) add_versions(*status, database.owners_);
+  const std::string updates = read_updates(source, buffer);
+  if (const auto status = slurp(dpkg->get(), "status", buffer)) {
+    if (updates.empty())
+      add_versions(*status, database.owners_);
+    else
+      add_versions(std::string(*status) + updates, database.owners_);
+  }
   return database;
 }
 

@@ -149,17 +149,13 @@ WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vecto
   return wanted;
 }
 
-/// "Version" and "Architecture" of the installed packages of `owners`, from the status file.
-void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
-  std::map<std::pair<std::string, std::string>, std::string> versions;  // (package, architecture) -> version
-  std::map<std::string, std::pair<std::string, std::string>> any;       // package -> (architecture, version)
+/// Calls `use(package, architecture, version)` for each installed package of the status file.
+template <class Use>
+void for_each_installed(std::string_view status, Use use) {
   std::string_view package, version, architecture;
   bool installed = false;
   const auto end_of_stanza = [&] {
-    if (!package.empty() && installed) {
-      versions[{std::string(package), std::string(architecture)}] = version;
-      any[std::string(package)] = {std::string(architecture), std::string(version)};
-    }
+    if (!package.empty() && installed) use(package, architecture, version);
     package = version = architecture = {};
     installed = false;
   };
@@ -178,6 +174,16 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
       installed = text->find("not-installed") == std::string_view::npos;
   });
   end_of_stanza();
+}
+
+/// "Version" and "Architecture" of the packages of `owners`, from the status file.
+void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
+  std::map<std::pair<std::string_view, std::string_view>, std::string_view> versions;
+  std::map<std::string_view, std::pair<std::string_view, std::string_view>> any;
+  for_each_installed(status, [&](auto package, auto architecture, auto version) {
+    versions[{package, architecture}] = version;
+    any[package] = {architecture, version};
+  });
   for (auto& [path, owner] : owners) {
     if (const auto found = versions.find({owner.package, owner.architecture}); found != versions.end()) {
       owner.version = found->second;
@@ -222,6 +228,22 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
   }
   if (const auto status = slurp(dpkg->get(), "status", buffer)) add_versions(*status, database.owners_);
   return database;
+}
+
+Result<std::map<std::string, std::string>> installed_versions(const std::string& root) {
+  JAIL_TRY(source, SourceRoot::open(root));
+  std::map<std::string, std::string> versions;
+  const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
+  if (!dpkg && dpkg.error().exit == Exit::no_input) return versions;
+  if (!dpkg) return tl::unexpected(dpkg.error());
+  std::string buffer;
+  const auto status = slurp(dpkg->get(), "status", buffer);
+  if (!status) return versions;
+  for_each_installed(*status, [&](auto package, auto architecture, auto version) {
+    versions.emplace(fmt::format("{}:{}", package, architecture), version);
+    versions.emplace(package, version);
+  });
+  return versions;
 }
 
 std::optional<Owner> PackageDatabase::owner(const std::string& path) const {

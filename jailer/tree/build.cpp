@@ -58,6 +58,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
     locked.source = entry.source;
     locked.package = material->package;
     locked.package_version = material->version;
+    locked.package_architecture = material->architecture;
   }
   return locked;
 }
@@ -65,6 +66,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
 Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
   Lock lock;
   lock.name = plan.name;
+  lock.distribution = plan.distribution;
   lock.entries.reserve(plan.entries.size());
   auto material = materials.begin();
   for (const auto& [path, entry] : plan.entries)

@@ -186,6 +186,7 @@ Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manif
   Plan plan;
   plan.name = manifest.name;
   plan.root = root;
+  plan.distribution = source.distribution();
   PlanBuilder builder(plan, manifest, source);
   Work work{instance, manifest, source, resolver, accounts, builder};
   builder.put_directory("/", {"parent", {}, "the root"}, {});

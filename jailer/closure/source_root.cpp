@@ -29,6 +29,16 @@ Exit exit_of(int error_number) {
   }
 }
 
+/// os-release(5): KEY=value, KEY="value" or KEY='value'. What is no plain word is left out.
+void os_release_value(std::string_view line, std::string_view key, std::string& value) {
+  if (!line.starts_with(key)) return;
+  line.remove_prefix(key.size());
+  if (line.size() >= 2 && (line.front() == '"' || line.front() == '\'') && line.back() == line.front())
+    line = line.substr(1, line.size() - 2);
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  if (line.find_first_not_of(plain) == std::string_view::npos) value = line;
+}
+
 }  // namespace
 
 Result<SourceRoot> SourceRoot::open(const std::string& path, Looks* looks) {
@@ -121,6 +131,23 @@ Result<std::vector<std::string>> SourceRoot::names(const std::string& path) cons
   if (errno != 0) return fail_errno(Exit::io, errno, "{}: cannot read the directory", quote(path));
   std::sort(names.begin(), names.end());
   return names;
+}
+
+std::string SourceRoot::distribution() const {
+  constexpr std::size_t enough = 64U << 10U;
+  std::string id, version;
+  for (const char* path : {"/etc/os-release", "/usr/lib/os-release"}) {
+    const auto text = read(path, enough);
+    if (!text) continue;
+    for (std::size_t at = 0; at < text->size();) {
+      const std::size_t end = std::min(text->find('\n', at), text->size());
+      os_release_value(std::string_view(*text).substr(at, end - at), "ID=", id);
+      os_release_value(std::string_view(*text).substr(at, end - at), "VERSION_ID=", version);
+      at = end + 1;
+    }
+    break;
+  }
+  return id.empty() || version.empty() ? id : id + "-" + version;
 }
 
 std::string normal_path(const std::string& path) {

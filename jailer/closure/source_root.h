@@ -31,6 +31,9 @@ class SourceRoot {
   /// A regular file, whole. More than `limit` bytes is an error.
   [[nodiscard]] Result<std::string> read(const std::string& path, std::size_t limit) const;
 
+  /// "debian-12": ID and VERSION_ID of its os-release, or the first alone; empty where there is none.
+  [[nodiscard]] std::string distribution() const;
+
   /// The first bytes of a regular file, `count` at most; empty for anything else.
   [[nodiscard]] std::string head(const std::string& path, std::size_t count) const;
 

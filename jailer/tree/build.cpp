@@ -59,6 +59,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
     locked.source = entry.source;
     locked.package = material->package;
     locked.package_version = material->version;
+    locked.package_architecture = material->architecture;
   }
   return locked;
 }
@@ -66,6 +67,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
 Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
   Lock lock;
   lock.name = plan.name;
+  lock.distribution = plan.distribution;
   lock.entries.reserve(plan.entries.size());
   auto material = materials.begin();
   for (const auto& [path, entry] : plan.entries)
@@ -136,7 +138,7 @@ class Build {
 
   /// What a build of this jail reads beside its manifest and its sources.
   void look_at_state(Looks& looks) const {
-    for (const char* file : {package_status, package_diversions}) looks.add(file, LookAt::file);
+    for (const char* file : package_database) looks.add(file, LookAt::directory);
     for (const PlannedVolume& volume : plan_.volumes) {
       const std::string path = instance_.volumes() + "/" + volume.name;
       looks.add(path, LookAt::volume);

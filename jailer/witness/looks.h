@@ -16,7 +16,7 @@ namespace jail {
 enum class LookAt : char {
   file = 'f',   ///< a final link followed: all of stat but the access time; of a directory, only which one
   entry = 'e',  ///< the same of what the name itself stands for: a link is a link
-  directory = 'd',  ///< its names were read: all of stat
+  directory = 'd',  ///< its names were read: all of stat, of a directory too
   volume = 'v',     ///< a daemon writes below it: type, mode and owner; links are not followed
   presence = 'p',   ///< a daemon may replace it: whether something is there
 };

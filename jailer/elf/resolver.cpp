@@ -278,6 +278,10 @@ Result<Resolver> Resolver::open(const std::string& root, Looks* looks) {
   return Resolver(std::make_unique<Impl>(std::move(tree)));
 }
 
+void Resolver::watch(Symbols symbols) {
+  impl_->store.watch(std::move(symbols));
+}
+
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
   return impl_->run(path, nullptr, detail);
 }

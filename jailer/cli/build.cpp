@@ -6,6 +6,7 @@
 #include "jailer/cli/format.h"
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/refresh/refresh.h"
 #include "jailer/tree/builder.h"
 
 namespace jail::cli {
@@ -25,6 +26,7 @@ struct Outcome {
 Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
   JAIL_TRY(planned, plan_build(context, name));
   JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen, {options.force}));
+  refresh::forget(context.instance, planned.plan.name);
   return Outcome{planned.plan.name, built, planned.plan.warnings};
 }
 

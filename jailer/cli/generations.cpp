@@ -1,5 +1,7 @@
 #include "jailer/cli/generations.h"
 
+#include "jailer/tree/processes.h"
+
 namespace jail::cli {
 
 Result<generation::Opened> open_generation(const Context& context, const std::string& name_or_path,
@@ -11,6 +13,12 @@ Result<generation::Opened> open_generation(const Context& context, const std::st
     return with_hint(fail(Exit::no_input, "{}: no generation {}", name, number),
                      fmt::format("those that are there: jail history {}", name));
   return opened;
+}
+
+Result<std::vector<std::string>> built_jails(const Instance& instance) {
+  JAIL_TRY(names, jails_there(instance));
+  std::erase_if(names, [&](const std::string& name) { return !generation::open_current(instance, name); });
+  return std::move(names);
 }
 
 }  // namespace jail::cli

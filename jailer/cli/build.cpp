@@ -7,6 +7,7 @@
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/manifest/search.h"
+#include "jailer/refresh/refresh.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/state.h"
 #include "jailer/witness/witness.h"
@@ -30,14 +31,16 @@ Result<Outcome> build_one(const Context& context, const std::string& name, const
   // A witness knows the running system and jails by name alone.
   const bool witnessed = context.root == "/" && valid_name(name) && !manifest::is_path(name);
   JAIL_CHECK(tree::demand_root("build a jail"));
-  if (witnessed && !options.force)
-    if (auto same = still_standing(context.instance, name))
-      return Outcome{
-          name, {same->generation, false, same->files, same->bytes}, std::move(same->warnings), true};
+  if (auto same = witnessed && !options.force ? still_standing(context.instance, name) : std::nullopt) {
+    refresh::forget(context.instance, name);
+    return Outcome{
+        name, {same->generation, false, same->files, same->bytes}, std::move(same->warnings), true};
+  }
   Looks looks;
   JAIL_TRY(planned, plan_build(context, name, &looks));
   JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen,
                         {options.force, witnessed ? &looks : nullptr}));
+  refresh::forget(context.instance, planned.plan.name);
   return Outcome{planned.plan.name, built, planned.plan.warnings};
 }
 

@@ -15,7 +15,7 @@ namespace jail::cli {
                                                          const std::string& name_or_path,
                                                          unsigned long number);
 
-/// The names of all jails that are built.
-[[nodiscard]] Result<std::vector<std::string>> built_jails(const Context& context);
+/// The jails that have a current generation, sorted.
+[[nodiscard]] Result<std::vector<std::string>> built_jails(const Instance& instance);
 
 }  // namespace jail::cli

@@ -7,6 +7,7 @@
 #include "jailer/cli/verbs.h"
 #include "jailer/manifest/reader.h"
 #include "jailer/tree/builder.h"
+#include "jailer/tree/marks.h"
 
 namespace jail::cli {
 namespace {
@@ -29,6 +30,7 @@ int run(const Context& context) {
                        {"files", jail.files},
                        {"bytes", jail.bytes},
                        {"provides", jail.provides},
+                       {"stale", stale_reasons(context.instance, jail.name)},
                        {"manifest", has_manifest(jail.name)}});
     print_json({{"version", 1}, {"jails", std::move(jails)}});
     return 0;
@@ -36,12 +38,13 @@ int run(const Context& context) {
   std::size_t width = 4;
   for (const Built& jail : *built) width = std::max(width, jail.name.size());
   if (!built->empty() && !context.quiet)
-    fmt::print("{:<{}}  {:>10}  {:>6}  {:>8}  {}\n", "NAME", width, "GENERATION", "FILES", "SIZE",
-               "MANIFEST");
+    fmt::print("{:<{}}  {:>10}  {:>6}  {:>8}  {:<8}  {}\n", "NAME", width, "GENERATION", "FILES", "SIZE",
+               "MANIFEST", "MARK");
   for (const Built& jail : *built)
-    fmt::print("{:<{}}  {:>10}  {:>6}  {:>8}  {}\n", jail.name, width,
+    fmt::print("{:<{}}  {:>10}  {:>6}  {:>8}  {:<8}  {}\n", jail.name, width,
                jail.generation == 0 ? "broken" : std::to_string(jail.generation), jail.files,
-               human_size(jail.bytes), has_manifest(jail.name) ? "yes" : "no");
+               human_size(jail.bytes), has_manifest(jail.name) ? "yes" : "no",
+               stale_reasons(context.instance, jail.name).empty() ? "-" : "stale");
   return 0;
 }
 

@@ -11,6 +11,7 @@ namespace jail::cli {
 struct Planned {
   Plan plan;
   Frozen frozen;
+  manifest::Manifest manifest;
 };
 
 /// Reads the manifest `name` (or the one at that path), plans its tree, lays out its policy. Changes nothing.

@@ -7,6 +7,7 @@
 
 #include "jailer/cli/format.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/refresh/refresh.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/state.h"
 
@@ -28,6 +29,7 @@ Result<Done> roll_back(const Context& context, const Options& options) {
   JAIL_CHECK(tree::demand_root("roll back a jail"));
   JAIL_TRY(name, jail_name(options.name));
   JAIL_TRY(moved, rollback(context.instance, name, options.generation));
+  refresh::give_over(context.instance, name);
   const auto in_use = generations_in_use(context.instance, name);
   const bool runs = in_use && in_use->contains(moved.from) && !in_use->at(moved.from).empty();
   return Done{std::move(name), moved, runs};

@@ -59,6 +59,13 @@ std::vector<std::string> remarks(const ServiceStatus& service, bool verbose) {
     lines.push_back(fmt::format("manifest edited since the build; run: jail build {}", escape(service.name)));
   else if (newer && verbose)
     lines.push_back(fmt::format("a newer generation is built; run: jail restart {}", escape(service.name)));
+  if (!service.stale.empty()) {
+    lines.push_back("not as on the host; run: jail refresh " + escape(service.name));
+    const std::size_t shown = verbose ? service.stale.size() : std::min<std::size_t>(service.stale.size(), 4);
+    for (std::size_t i = 0; i < shown; ++i) lines.push_back("| " + escape(service.stale[i]));
+    if (shown < service.stale.size())
+      lines.push_back(fmt::format("| and {} more", service.stale.size() - shown));
+  }
   if (verbose && !service.provides.empty())
     lines.push_back("provides " + escape(fmt::format("{}", fmt::join(service.provides, ", "))));
   if (verbose)

@@ -8,13 +8,19 @@
 #include "jailer/cli/generations.h"
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/refresh/refresh.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/compare.h"
+#include "jailer/tree/marks.h"
 #include "jailer/tree/state.h"
-#include "supervisor/base/quote.h"
 
 namespace jail::cli {
 namespace {
+
+struct Options {
+  std::vector<std::string> names;
+  bool mark = false;
+};
 
 Result<LockDiff> look(const Context& context, const std::string& name) {
   JAIL_CHECK(tree::demand_root("compare a jail with the host"));
@@ -24,14 +30,22 @@ Result<LockDiff> look(const Context& context, const std::string& name) {
 
 /// By package where that explains it; --verbose has each path, too.
 void print(const Context& context, const std::string& name, const LockDiff& diff) {
-  for (const PackageChange& change : diff.packages)
-    fmt::print("{}: {} {} -> {}\n", name, escape(change.name),
-               change.before.empty() ? "(not there)" : escape(change.before),
-               change.after.empty() ? "(not there)" : escape(change.after));
-  if (!diff.packages.empty() && !context.verbose) return;
-  static constexpr const char* words[] = {"would be added", "would be removed", "differs"};
-  for (const EntryChange& change : diff.entries)
-    fmt::print("{}: {} {}\n", name, escape(change.path), words[static_cast<std::size_t>(change.kind)]);
+  for (const std::string& line : refresh::in_words(diff)) fmt::print("{}: {}\n", name, line);
+  if (diff.packages.empty() || !context.verbose) return;
+  for (const std::string& line : refresh::paths_in_words(diff)) fmt::print("{}: {}\n", name, line);
+}
+
+/// Why it cannot be told whether it is stale: the first line says what.
+std::vector<std::string> cannot_be_told(const Error& error) {
+  return {"it cannot be built any more: " + error.message.substr(0, error.message.find('\n'))};
+}
+
+/// For `jail status` and `jail list`, and for whoever looks at the mark.
+Result<void> mark(const Context& context, const std::string& name, const Result<LockDiff>& diff) {
+  if (!diff && !generation::open_current(context.instance, name)) return {};  // not built
+  if (!diff) return mark_stale(context.instance, name, cannot_be_told(diff.error()));
+  return diff->entries.empty() ? clear_stale(context.instance, name)
+                               : mark_stale(context.instance, name, refresh::in_words(*diff));
 }
 
 nlohmann::json as_json(const std::string& name, const LockDiff& diff) {
@@ -43,17 +57,17 @@ nlohmann::json as_json(const std::string& name, const LockDiff& diff) {
   return {{"name", name}, {"stale", !diff.entries.empty()}, {"packages", packages}, {"paths", paths}};
 }
 
-int run_stale(const Context& context, std::vector<std::string> names) {
-  if (names.empty()) {
-    auto all = built_jails(context);
-    if (!all) return report(all.error());
-    names = std::move(*all);
-  }
+int run_stale(const Context& context, const Options& options) {
+  const auto names =
+      options.names.empty() ? built_jails(context.instance) : Result<std::vector<std::string>>(options.names);
+  if (!names) return report(names.error());
   int status = 0;
   nlohmann::json jails = nlohmann::json::array();
-  for (const std::string& word : names) {
+  for (const std::string& word : *names) {
     const auto name = jail_name(word);
     const auto diff = name ? look(context, word) : tl::unexpected(name.error());
+    const auto marked = name && options.mark ? mark(context, *name, diff) : Result<void>();
+    if (!marked) status = report(marked.error());
     if (!diff) {
       status = report(diff.error());
       continue;
@@ -75,10 +89,11 @@ int run_stale(const Context& context, std::vector<std::string> names) {
 
 void add_stale(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, context, "stale", "Say which jails hold other files than the host has now");
-  auto names = std::make_shared<std::vector<std::string>>();
-  verb->add_option("name", *names, "The jails; all that are built when none is named");
+  auto options = std::make_shared<Options>();
+  verb->add_option("name", options->names, "The jails; all that are built when none is named");
+  verb->add_flag("--mark", options->mark, "And have jail status and jail list say so from now on");
   verb->callback(
-      [&context, names] { context.run = [&context, names] { return run_stale(context, *names); }; });
+      [&context, options] { context.run = [&context, options] { return run_stale(context, *options); }; });
 }
 
 }  // namespace jail::cli

@@ -14,6 +14,7 @@
 #include "jailer/cli/services.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/tree/hash.h"
+#include "jailer/tree/marks.h"
 #include "supervisor/base/io.h"
 #include "supervisor/control/client.h"
 #include "supervisor/spec/generation.h"
@@ -100,8 +101,12 @@ int run_status(const Context& context, const Options& options) {
   auto answer = ask_status(context.instance, *names, options.wait);
   if (!answer) return report(answer.error());
   if (names->empty()) add_never_started(context.instance, *answer);
-  for (ServiceStatus& service : answer->services)
+  for (ServiceStatus& service : answer->services) {
     service.manifest_edited = edited_since_build(context.instance, service.name);
+    service.stale = stale_reasons(context.instance, service.name);
+    for (std::string& remark : refresh_remarks(context.instance, service.name))
+      service.stale.push_back(std::move(remark));
+  }
   if (context.json) {
     fmt::print("{}\n", control::to_json(*answer));
   } else {

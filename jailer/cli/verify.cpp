@@ -153,7 +153,7 @@ int for_each_jail(const Context& context, const Options& options, const Check& c
 int run(const Context& context, Options options) {
   if (const auto root = tree::demand_root("verify a jail"); !root) return report(root.error());
   if (options.names.empty()) {
-    auto all = built_jails(context);
+    auto all = built_jails(context.instance);
     if (!all) return report(all.error());
     options.names = std::move(*all);
   }

@@ -153,6 +153,11 @@ struct Check {
   milliseconds interval{0};
 };
 
+/// What may be done with a stale jail while nobody watches.
+struct Refresh {
+  bool automatic = false;  ///< `jail refresh --automatic` may rebuild it and restart its service
+};
+
 /// A file that was read, in order of merging (weakest first).
 struct Source {
   std::string path;
@@ -173,6 +178,7 @@ struct Manifest {
   Service service;
   Sandbox sandbox;
   std::optional<Check> check;
+  Refresh refresh;
   std::vector<Source> sources;
   /// Dotted path of each value that a file gave ("service.command", "tree.binaries[0]",
   /// "volume.named-cache.mode") to where it was written: for `jail show` and for messages of later stages.

@@ -26,6 +26,7 @@ template <> std::span<const Field<Service>> fields<Service>();
 template <> std::span<const Field<Limits>> fields<Limits>();
 template <> std::span<const Field<Sandbox>> fields<Sandbox>();
 template <> std::span<const Field<Check>> fields<Check>();
+template <> std::span<const Field<Refresh>> fields<Refresh>();
 template <> std::vector<std::string_view> identity_keys<File>();
 template <> std::vector<std::string_view> identity_keys<Config>();
 template <> std::vector<std::string_view> identity_keys<VolumeDirectory>();
@@ -262,7 +263,11 @@ constexpr std::array<Field<Check>, 4> check_table = {
     text<&Check::interval, Duration>("interval"),
 };
 
-constexpr std::array<Field<Manifest>, 12> manifest_table = {
+constexpr std::array<Field<Refresh>, 1> refresh_table = {
+    flag<&Refresh::automatic>("automatic"),
+};
+
+constexpr std::array<Field<Manifest>, 13> manifest_table = {
     version<Manifest>(),
     text<&Manifest::description, Text>("description"),
     set_of<&Manifest::packages, PackageName>("packages"),
@@ -275,6 +280,7 @@ constexpr std::array<Field<Manifest>, 12> manifest_table = {
     table<&Manifest::service>("service", true),
     table<&Manifest::sandbox>("sandbox"),
     table<&Manifest::check>("check"),
+    table<&Manifest::refresh>("refresh"),
 };
 
 constexpr std::array<Field<Plugins>, 6> plugins_table = {
@@ -340,6 +346,7 @@ template <> std::span<const Field<Service>> fields<Service>() { return service_t
 template <> std::span<const Field<Limits>> fields<Limits>() { return limits_table; }
 template <> std::span<const Field<Sandbox>> fields<Sandbox>() { return sandbox_table; }
 template <> std::span<const Field<Check>> fields<Check>() { return check_table; }
+template <> std::span<const Field<Refresh>> fields<Refresh>() { return refresh_table; }
 
 template <> std::vector<std::string_view> identity_keys<File>() { return {"to"}; }
 template <> std::vector<std::string_view> identity_keys<Config>() { return {"to", "from"}; }

@@ -282,11 +282,13 @@ Result<BuildResult> build(const Instance& instance, const Plan& plan, const Froz
   return Build(instance, plan, frozen, std::move(jail), std::move(*store), std::move(sources)).run(options);
 }
 
-Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen) {
+Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen,
+                         unsigned long number) {
   JAIL_CHECK(demand_root("compare a jail with the host"));
   JAIL_CHECK(check_plan(plan));
-  JAIL_TRY(current, generation::open_current(instance, plan.name));
-  JAIL_TRY(locked, lock_of(current));
+  JAIL_TRY(there, number == 0 ? generation::open_current(instance, plan.name)
+                              : generation::open_number(instance, plan.name, number));
+  JAIL_TRY(locked, lock_of(there));
   JAIL_TRY(sources, RootDir::open(plan.root));
   JAIL_TRY(store, Store::open(instance));
   JAIL_TRY(materials, collect_materials(plan, sources, store));

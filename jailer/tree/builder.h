@@ -49,10 +49,12 @@ struct BuildOptions {
 [[nodiscard]] Result<BuildResult> build(const Instance& instance, const Plan& plan, const Frozen& frozen,
                                         const BuildOptions& options = {});
 
-/// What a build would change in the current generation, without making one: by the same look at every source.
+/// What a build would change in the current generation (or in `number`), without making one: by the same look
+/// at every source.
 /// What it reads anew stays in the store for the build that may follow. Exit::no_input where nothing is built
 /// yet.
-[[nodiscard]] Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen);
+[[nodiscard]] Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen,
+                                       unsigned long number = 0);
 
 /// One built jail.
 struct Built {
@@ -89,6 +91,10 @@ struct Rollback {
 /// every byte, and its volumes must fit; what runs is not touched.
 [[nodiscard]] Result<Rollback> rollback(const Instance& instance, const std::string& name,
                                         unsigned long number);
+
+/// Removes the generation `number`. Not the current one, and not one that processes live in: Exit::busy.
+[[nodiscard]] Result<void> remove_generation(const Instance& instance, const std::string& name,
+                                             unsigned long number);
 
 /// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A
 /// jail that still runs is the caller's to refuse. What other jails share in the store stays.

@@ -173,6 +173,16 @@ std::vector<pid_t> processes_in(int generation, const Roots& roots) {
   return found == roots.end() ? std::vector<pid_t>() : found->second;
 }
 
+Result<void> remove_number(const JailDir& jail, unsigned long number, const UnlinkWatch& watch) {
+  const std::string name = generation::file_name(number);
+  const std::string old = ".old-" + name;
+  const int gens = jail.generations.get();
+  if (::renameat(gens, name.c_str(), gens, old.c_str()) != 0)
+    return fail_errno(errno == ENOENT ? Exit::no_input : Exit::io, errno, "{}: cannot remove",
+                      quote(jail.path + "/gen/" + name));
+  return remove_tree(gens, old, jail.path + "/gen/" + old, &watch);
+}
+
 Result<std::size_t> prune(const JailDir& jail, unsigned long current, const UnlinkWatch& watch) {
   JAIL_TRY(numbers, generation_numbers(jail));
   const auto before =
@@ -182,12 +192,7 @@ Result<std::size_t> prune(const JailDir& jail, unsigned long current, const Unli
   std::size_t removed = 0;
   for (std::size_t i = 0; i < before - kept_before_current; ++i) {
     if (!processes_in(jail, numbers[i], roots).empty()) continue;
-    const std::string name = generation::file_name(numbers[i]);
-    const std::string old = ".old-" + name;
-    const int gens = jail.generations.get();
-    if (::renameat(gens, name.c_str(), gens, old.c_str()) != 0)
-      return fail_errno(Exit::io, errno, "{}: cannot remove", quote(jail.path + "/gen/" + name));
-    JAIL_CHECK(remove_tree(gens, old, jail.path + "/gen/" + old, &watch));
+    JAIL_CHECK(remove_number(jail, numbers[i], watch));
     ++removed;
   }
   return removed;

@@ -72,6 +72,9 @@ using Roots = std::map<std::pair<dev_t, ino_t>, std::vector<pid_t>>;
 /// The same, of an open generation.
 [[nodiscard]] std::vector<pid_t> processes_in(int generation, const Roots& roots);
 
+/// Removes the generation `number`, whoever lives in it.
+[[nodiscard]] Result<void> remove_number(const JailDir& jail, unsigned long number, const UnlinkWatch& watch);
+
 /// Keeps `current`, the two before it, any after it (a rollback went back from them), and those that
 /// processes live in; removes the others. Returns how many.
 [[nodiscard]] Result<std::size_t> prune(const JailDir& jail, unsigned long current, const UnlinkWatch& watch);

@@ -8,6 +8,7 @@
 #include "jailer/tree/builder.h"
 #include "jailer/tree/copy.h"
 #include "jailer/tree/generations.h"
+#include "jailer/tree/marks.h"
 #include "jailer/tree/state.h"
 #include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
@@ -164,6 +165,22 @@ Result<Rollback> rollback(const Instance& instance, const std::string& name, uns
   return moved;
 }
 
+Result<void> remove_generation(const Instance& instance, const std::string& name, unsigned long number) {
+  JAIL_CHECK(demand_root("remove a generation"));
+  JAIL_TRY(jail, open_jail(instance, name, false));
+  const auto current = generation::open_current(instance, name);
+  if (current && current->number == number)
+    return fail(Exit::busy, "{}: generation {} is the current one", name, number);
+  if (!processes_in(jail, number, process_roots()).empty())
+    return fail(Exit::busy, "{}: processes live in generation {}", name, number);
+  JAIL_TRY(store, Store::open(instance));
+  const UnlinkWatch watch = store.watch();
+  JAIL_CHECK(remove_number(jail, number, watch));
+  JAIL_CHECK(store.collect_garbage());
+  store.save();
+  return {};
+}
+
 Result<void> remove(const Instance& instance, const std::string& name, bool purge) {
   JAIL_CHECK(demand_root("remove a jail"));
   JAIL_TRY(jail, open_jail(instance, name, false));
@@ -180,6 +197,10 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
   JAIL_CHECK(clean_stale(jail));
   const UnlinkWatch watch = store.watch();
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
+  for (const std::string_view note : {stale_mark, refresh_note})
+    for (const std::string& file : {std::string(note), fmt::format(".{}.new", note)})
+      if (::unlinkat(jail.dir.get(), file.c_str(), 0) != 0 && errno != ENOENT)
+        return fail_write(errno, "{}: cannot remove", quote(jail.path + "/" + file));
   if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
       ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
     return fail_write(errno, "{}: cannot remove", quote(jail.path));

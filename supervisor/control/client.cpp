@@ -1,5 +1,6 @@
 #include "supervisor/control/client.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -34,6 +35,7 @@ constexpr std::array verbs = {
     Verb{"status", true, false}, Verb{"ping", true, false},    Verb{"enable", true, true},
     Verb{"disable", true, true}, Verb{"start", true, true},    Verb{"stop", true, true},
     Verb{"reload", true, true},  Verb{"restart", false, true}, Verb{"shutdown", false, true},
+    Verb{"check", true, true},
 };
 
 Verb verb_of(const Request& request) {
@@ -81,10 +83,20 @@ bool is_lost(const Error& error) {
   return error.exit == Exit::unavailable;
 }
 
+/// Until `socket` has something to say.
+Result<void> wait_for_answer(int socket, int interrupt) {
+  pollfd watched[] = {{socket, POLLIN, 0}, {interrupt, POLLIN, 0}};
+  while (::poll(watched, 2, -1) < 0)
+    if (errno != EINTR) return fail_errno(Exit::io, errno, "cannot wait for jaild");
+  if (watched[0].revents == 0) return fail(Exit::busy, "interrupted");
+  return {};
+}
+
 // One message; an empty one is the end of the stream.
-Result<std::string> receive(int socket, std::string& buffer) {
+Result<std::string> receive(int socket, std::string& buffer, int interrupt) {
   bool again = true;
   while (true) {
+    if (interrupt >= 0) JAIL_CHECK(wait_for_answer(socket, interrupt));
     const ssize_t got = ::recv(socket, buffer.data(), buffer.size(), MSG_TRUNC);
     if (got >= 0 && static_cast<std::size_t>(got) <= max_message)
       return buffer.substr(0, static_cast<std::size_t>(got));
@@ -99,7 +111,7 @@ Result<std::string> receive(int socket, std::string& buffer) {
   }
 }
 
-Result<Answer> ask_once(int socket, const Request& request, bool waits) {
+Result<Answer> ask_once(int socket, const Request& request, bool waits, int interrupt) {
   if (!waits) {
     const timeval time{.tv_sec = std::chrono::seconds(quick_answer).count(), .tv_usec = 0};
     ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
@@ -113,7 +125,7 @@ Result<Answer> ask_once(int socket, const Request& request, bool waits) {
   Answer answer;
   std::string buffer(max_message + 1, '\0');
   for (std::size_t count = 0; count < max_messages; ++count) {
-    JAIL_TRY(message, receive(socket, buffer));
+    JAIL_TRY(message, receive(socket, buffer, waits ? interrupt : -1));
     if (message.empty()) return lost();
     JAIL_TRY(more, add_message(answer, message, count == 0));
     if (!more) return answer;
@@ -121,15 +133,16 @@ Result<Answer> ask_once(int socket, const Request& request, bool waits) {
   return fail(Exit::io, "jaild's answer has no end");
 }
 
-Result<Answer> ask_new(const Instance& instance, const Request& request) {
+Result<Answer> ask_new(const Instance& instance, const Request& request, int interrupt) {
   JAIL_TRY(socket, open_connection(instance));
-  return ask_once(socket.get(), request, verb_of(request).waits);
+  return ask_once(socket.get(), request, verb_of(request).waits, interrupt);
 }
 
 // Asks until somebody answers, or the time of a replacement is over.
-Result<Answer> ask_repeatedly(const Instance& instance, const Request& request, Clock::time_point until) {
+Result<Answer> ask_repeatedly(const Instance& instance, const Request& request, Clock::time_point until,
+                              int interrupt) {
   while (true) {
-    auto answer = ask_new(instance, request);
+    auto answer = ask_new(instance, request, interrupt);
     if (answer || !is_lost(answer.error()) || Clock::now() >= until) return answer;
     std::this_thread::sleep_for(ask_again);
   }
@@ -137,9 +150,10 @@ Result<Answer> ask_repeatedly(const Instance& instance, const Request& request, 
 
 // jaild died while it restarted services. Which of them run newly? Those need to be waited for only; the
 // others are restarted by a second request.
-Result<Answer> finish_restart(const Instance& instance, const Request& request, Clock::time_point asked) {
+Result<Answer> finish_restart(const Instance& instance, const Request& request, Clock::time_point asked,
+                              int interrupt) {
   const auto until = Clock::now() + replace_time;
-  JAIL_TRY(status, ask_repeatedly(instance, {"status", request.names, true}, until));
+  JAIL_TRY(status, ask_repeatedly(instance, {"status", request.names, true}, until, interrupt));
   const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - asked).count();
   Request again{"restart", {}, request.wait};
   Request wait_for{"start", {}, request.wait};
@@ -153,8 +167,8 @@ Result<Answer> finish_restart(const Instance& instance, const Request& request, 
   Answer whole;
   for (const Request* part : {&wait_for, &again}) {
     if (part->names.empty()) continue;
-    JAIL_TRY(answer,
-             part->verb == "start" ? ask_repeatedly(instance, *part, until) : ask_new(instance, *part));
+    JAIL_TRY(answer, part->verb == "start" ? ask_repeatedly(instance, *part, until, interrupt)
+                                           : ask_new(instance, *part, interrupt));
     whole.exit = std::max(whole.exit, answer.exit);
     if (whole.message.empty()) whole.message = answer.message;
     if (whole.hint.empty()) whole.hint = answer.hint;
@@ -165,16 +179,16 @@ Result<Answer> finish_restart(const Instance& instance, const Request& request, 
 
 }  // namespace
 
-Result<Answer> ask(const Instance& instance, const Request& request) {
+Result<Answer> ask(const Instance& instance, const Request& request, int interrupt) {
   const Verb verb = verb_of(request);
   const auto asked = Clock::now();
   JAIL_TRY(socket, open_connection(instance));
-  auto answer = ask_once(socket.get(), request, verb.waits);
+  auto answer = ask_once(socket.get(), request, verb.waits, interrupt);
   if (answer || !is_lost(answer.error())) return answer;
   socket.reset();
   if (request.verb == "shutdown") return Answer{};  // the end of the stream is what was asked for
-  if (request.verb == "restart") return finish_restart(instance, request, asked);
-  if (verb.repeat) answer = ask_repeatedly(instance, request, Clock::now() + replace_time);
+  if (request.verb == "restart") return finish_restart(instance, request, asked, interrupt);
+  if (verb.repeat) answer = ask_repeatedly(instance, request, Clock::now() + replace_time, interrupt);
   return answer;
 }
 

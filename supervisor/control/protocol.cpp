@@ -45,6 +45,7 @@ void fields(Visit& visit, Shape& shape) {
   visit("not_enforced", shape.not_enforced);
   visit("provides", shape.provides);
   visit("manifest_edited", shape.manifest_edited);
+  visit("stale", shape.stale);
 }
 
 template <class Visit, class Shape>

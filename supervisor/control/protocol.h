@@ -25,7 +25,7 @@ inline constexpr std::size_t most_last_lines = 16;
 /// {"v":1,"verb":"start","names":["named"],"wait":true}
 struct Request {
   static constexpr int current_version = 1;
-  std::string verb;  ///< start stop restart reload enable disable status ping shutdown
+  std::string verb;  ///< start stop restart reload check enable disable status ping shutdown
   std::vector<std::string> names;
   bool wait = true;  ///< start, restart: answer when ready or failed; stop: when stopped
 };
@@ -50,6 +50,7 @@ struct ServiceStatus {
   std::vector<std::string> not_enforced;
   std::vector<std::string> provides;  ///< beyond its name
   bool manifest_edited = false;       ///< since the build; the client finds out, jaild leaves it false
+  std::vector<std::string> stale;     ///< what it was marked for, and how refreshes went; likewise
 };
 
 /// What a request did to one name. `exit` 0 is success.

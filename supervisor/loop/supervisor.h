@@ -94,6 +94,7 @@ class Supervisor {
                const ConfigCheck::Outcome& outcome);
   void refuse(Waiter waiter, const std::string& name, service::Event::Kind kind,
               const ConfigCheck::Outcome& outcome);
+  void check(const control::Incoming& incoming);
   void set_enabled(const control::Incoming& incoming, bool enabled);
   void status(const control::Incoming& incoming);
   [[nodiscard]] control::ServiceStatus status_of(const std::string& name);

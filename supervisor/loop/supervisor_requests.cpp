@@ -50,6 +50,7 @@ void Supervisor::handle(const control::Incoming& incoming) {
       {"stop", false, [](Supervisor& s, const control::Incoming& i) { s.change(i, Event::Kind::stop); }},
       {"restart", true, [](Supervisor& s, const control::Incoming& i) { s.change(i, Event::Kind::restart); }},
       {"reload", true, [](Supervisor& s, const control::Incoming& i) { s.change(i, Event::Kind::reload); }},
+      {"check", true, [](Supervisor& s, const control::Incoming& i) { s.check(i); }},
       {"enable", false, [](Supervisor& s, const control::Incoming& i) { s.set_enabled(i, true); }},
       {"disable", false, [](Supervisor& s, const control::Incoming& i) { s.set_enabled(i, false); }},
       {"status", false, [](Supervisor& s, const control::Incoming& i) { s.status(i); }},
@@ -203,6 +204,33 @@ Unit& Supervisor::unit(const std::string& name) {
     dirty_ = true;
   }
   return *slot;
+}
+
+/// Each is asked by its check, whatever else asks at the same time.
+void Supervisor::check(const control::Incoming& incoming) {
+  const std::set<std::string> names(incoming.request.names.begin(), incoming.request.names.end());
+  auto pending = std::make_shared<Pending>();
+  pending->client = incoming.client;
+  pending->open = names.size() + 1;
+  for (const std::string& name : names) {
+    const Waiter waiter{pending, pending->answer.outcomes.size()};
+    pending->answer.outcomes.push_back({name, 0, {}, {}});
+    const auto done = [this, waiter, name](const std::string& failure) {
+      Waiter told = waiter;
+      if (failure.empty()) return settle(told, Exit::ok, {}, {});
+      settle(told, Exit::answer_no, fmt::format("{}: the check fails: {}", name, failure),
+             fmt::format("see: jail status {0}; jail logs {0}", name));
+    };
+    auto found = find_unit(name);
+    Waiter refused = waiter;
+    if (!found)
+      settle(refused, found.error().exit, found.error().message, found.error().hint);
+    else if (!(*found)->spec().check)
+      settle(refused, Exit::config, fmt::format("{}: its manifest names no [check]", name), {});
+    else
+      (*found)->check_now(done);
+  }
+  if (--pending->open == 0) finish(*pending);
 }
 
 void Supervisor::set_enabled(const control::Incoming& incoming, bool enabled) {

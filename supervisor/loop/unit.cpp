@@ -84,7 +84,10 @@ void Unit::tell(State before) {
     house_.loop.forget(port_timer_);
     ports_.reset();
   }
-  if (data.state != State::starting && data.state != State::ready) check_.reset();
+  if (data.state != State::starting && data.state != State::ready) {
+    check_.reset();
+    tell_checked(fmt::format("it is {}", name));
+  }
   if (machine_.at_rest()) {
     close_sockets();  // nobody would accept any more
     cgroup_ = Cgroup();
@@ -135,20 +138,36 @@ void Unit::kill_all() {
 }
 
 void Unit::run_check() {
-  auto failed = [this](std::string why) { dispatch({Event::Kind::check_failed, 0, 0, std::move(why)}); };
-  if (!spec_.check) return failed("the generation has no check");
+  if (check_) return;  // the answer of the one that runs is as good
+  if (!spec_.check) return check_done("the generation has no check");
   // A service without a network is reached by the sockets that it is passed, from the host's.
   const int network = spec_.network == LaunchSpec::Network::none ? -1 : network_.get();
   auto run = CheckRun::start(house_.loop, *spec_.check, network, [this](std::string failure) {
     const std::unique_ptr<CheckRun> done = std::move(check_);
     if (!failure.empty()) house_.log.debug("{}: the check failed: {}", name_, failure);
-    const auto kind = failure.empty() ? Event::Kind::check_passed : Event::Kind::check_failed;
-    dispatch({kind, 0, 0, std::move(failure)});
+    check_done(std::move(failure));
   });
   if (run)
     check_ = std::move(*run);
   else
-    failed(run.error().message);
+    check_done(run.error().message);
+}
+
+void Unit::check_done(std::string failure) {
+  const auto kind = failure.empty() ? Event::Kind::check_passed : Event::Kind::check_failed;
+  dispatch({kind, 0, 0, failure});
+  tell_checked(failure);
+}
+
+void Unit::check_now(Checked done) {
+  if (machine_.state() != State::ready)
+    return done(fmt::format("it is {}", service::state_name(machine_.state())));
+  check_waiters_.push_back(std::move(done));
+  run_check();
+}
+
+void Unit::tell_checked(const std::string& failure) {
+  for (const Checked& done : std::exchange(check_waiters_, {})) done(failure);
 }
 
 void Unit::look_for_ports() {

@@ -72,6 +72,11 @@ class Unit {
   using ConfigChecked = std::function<void(const ConfigCheck::Outcome&)>;
   [[nodiscard]] bool check_config(service::Event::Kind kind, ConfigChecked done);
 
+  /// Has the service asked by its check now; `done` comes later, or at once, with why it does not serve
+  /// (empty: it does).
+  using Checked = std::function<void(std::string failure)>;
+  void check_now(Checked done);
+
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const service::Machine& machine() const { return machine_; }
   /// Of the generation that runs, or was tried last.
@@ -90,6 +95,8 @@ class Unit {
   void signal_main(int signal);
   void kill_all();
   void run_check();
+  void check_done(std::string failure);
+  void tell_checked(const std::string& failure);
   void look_for_ports();
   [[nodiscard]] std::vector<Port> missing_ports();
   void tell(service::State before);
@@ -157,6 +164,7 @@ class Unit {
   UniqueFd network_;  ///< the service's network namespace, where it is not ours
   Token init_watch_ = 0, report_watch_ = 0;
   std::unique_ptr<CheckRun> check_;
+  std::vector<Checked> check_waiters_;
   std::unique_ptr<ConfigCheck> config_check_;
   std::vector<std::string> refused_;  ///< the words of the last check_config, where it did not pass
   std::optional<ListenerProbe> ports_;

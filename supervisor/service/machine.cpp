@@ -245,7 +245,7 @@ void Machine::to_stopped(const Event&, Time now) {
   forget_failures();
   enter(State::stopped, now);
   answer(Do::answer_down, Exit::ok, {});
-  answer(Do::answer_up, Exit::answer_no, "was stopped before it was ready");
+  answer(Do::answer_up, Exit::busy, "was stopped before it was ready");
 }
 
 void Machine::end_to_stop(const Event&, Time now) {
@@ -461,7 +461,7 @@ void Machine::finished(const Event& event, Time now) {
       forget_failures();
       enter(State::stopped, now);
       answer(Do::answer_down, Exit::ok, {});
-      answer(Do::answer_up, Exit::answer_no, "was stopped before it was ready");
+      answer(Do::answer_up, Exit::busy, "was stopped before it was ready");
       return;
     case After::start:
       answer(Do::answer_down, Exit::ok, {});

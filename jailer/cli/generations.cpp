@@ -1,6 +1,10 @@
 #include "jailer/cli/generations.h"
 
+#include <charconv>
+#include <cstdlib>
+
 #include "jailer/tree/builder.h"
+#include "supervisor/base/quote.h"
 
 namespace jail::cli {
 
@@ -21,6 +25,18 @@ Result<std::vector<std::string>> built_jails(const Context& context) {
   for (const Built& jail : all)
     if (jail.generation != 0) names.push_back(jail.name);
   return names;
+}
+
+Result<std::optional<std::time_t>> source_date_epoch() {
+  const char* text = std::getenv("SOURCE_DATE_EPOCH");
+  if (text == nullptr) return std::nullopt;
+  const std::string_view digits(text);
+  std::uint32_t seconds = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), seconds);
+  if (error != std::errc{} || end != digits.data() + digits.size())
+    return fail(Exit::usage, "SOURCE_DATE_EPOCH is {}, which is no number of seconds since 1970",
+                quote(digits));
+  return seconds;
 }
 
 }  // namespace jail::cli

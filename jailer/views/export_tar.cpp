@@ -133,7 +133,10 @@ class Writer {
       pax["path"] = name;
       (void)put_text(header.name, std::string_view(name).substr(0, header.name.size()));
     }
-    if (!put_text(header.link, entry.target)) pax["linkpath"] = entry.target;
+    if (!put_text(header.link, entry.target)) {
+      pax["linkpath"] = entry.target;  // bsdtar takes a link without the other for a file
+      (void)put_text(header.link, std::string_view(entry.target).substr(0, header.link.size()));
+    }
     put_octal(header.mode, entry.mode);
     put_number(header.uid, entry.uid, "uid", pax);
     put_number(header.gid, entry.gid, "gid", pax);

@@ -33,7 +33,7 @@ std::vector<std::string> demands(const Lock& lock) {
       return why.by.empty() && why.kind != "parent";
     });
     if (direct == entry.why.end()) continue;
-    ++counts[direct->kind == "bundle" ? "bundle " + direct->detail : direct->kind];
+    ++counts[direct->kind == "bundle" ? direct->detail : direct->kind];
   }
   static const std::map<std::string, std::string> words = {{"binary", "programs"},
                                                            {"library", "libraries"},
@@ -45,7 +45,7 @@ std::vector<std::string> demands(const Lock& lock) {
   std::vector<std::string> lines;
   for (const auto& [kind, count] : counts) {
     const auto word = words.find(kind);
-    lines.push_back(fmt::format("{} {}", count, word == words.end() ? "of " + kind : word->second));
+    lines.push_back(fmt::format("{} {}", count, word == words.end() ? "for " + kind : word->second));
   }
   return lines;
 }

@@ -2,6 +2,7 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "jailer/closure/source_root.h"
 #include "jailer/views/format.h"
@@ -41,9 +42,8 @@ class Ways {
                                        [](const Reason& reason) { return reason.by.empty(); });
       if (direct != entry.why.end()) asked_for.emplace_back(&entry, &*direct);
     }
-    // In the manifest's own order: what two programs need stands below the first.
     std::stable_sort(asked_for.begin(), asked_for.end(),
-                     [](const auto& a, const auto& b) { return a.second->detail < b.second->detail; });
+                     [](const auto& a, const auto& b) { return rank(*a.second) < rank(*b.second); });
     for (const auto& [entry, reason] : asked_for) reach(*entry, nullptr, *reason, next);
     spread(next);
     // What a reason leads to that is not shown (a directory, a link), or nowhere.
@@ -73,14 +73,20 @@ class Ways {
     const auto found = below_.find(nullptr);
     if (found == below_.end()) return groups;
     for (const auto& [entry, reason] : found->second)
-      groups[reason->kind == "bundle" ? "bundle " + reason->detail : reason->kind].emplace_back(entry,
-                                                                                                reason);
+      groups[reason->kind == "bundle" ? reason->detail : reason->kind].emplace_back(entry, reason);
     return groups;
   }
 
  private:
   static std::string in_a_word(const Reason& reason) {
-    return reason.detail.empty() ? reason.kind : reason.kind + " " + reason.detail;
+    return reason.detail.empty()     ? reason.kind
+           : reason.kind == "bundle" ? reason.detail
+                                     : reason.kind + " " + reason.detail;
+  }
+
+  /// Programs before all else and in the manifest's order: what two need stands below the first.
+  static std::tuple<bool, std::size_t, std::string_view> rank(const Reason& reason) {
+    return {reason.kind != "binary", reason.detail.size(), reason.detail};
   }
 
   void reach(const LockEntry& entry, const LockEntry* by, const Reason& reason,
@@ -114,6 +120,10 @@ class Ways {
   std::map<const LockEntry*, std::vector<std::pair<const LockEntry*, const Reason*>>> below_;
   std::set<const LockEntry*> reached_;
 };
+
+std::string counted(std::size_t count, const char* one, const char* many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
 
 /// Leaves of one directory that are many become one line.
 void fold(std::vector<Node>& nodes) {
@@ -161,7 +171,7 @@ void print(std::string& text, std::vector<Node> nodes, const std::string& indent
 std::string graph_text(const Lock& lock) {
   const Ways ways(lock);
   std::vector<Node> groups;
-  Node all;
+  std::uint64_t bytes = 0;
   for (const auto& [kind, roots] : ways.roots()) {
     Node& group = groups.emplace_back();
     for (const auto& [entry, reason] : roots) {
@@ -169,9 +179,9 @@ std::string graph_text(const Lock& lock) {
       group.bytes += group.below.back().bytes;
       group.entries += group.below.back().entries;
     }
-    group.label = fmt::format("{}: {} entries, {}", escape(kind), group.entries, human_size(group.bytes));
-    all.bytes += group.bytes;
-    all.entries += group.files;
+    group.label = fmt::format("{}: {}, {}", escape(kind), counted(group.entries, "entry", "entries"),
+                              human_size(group.bytes));
+    bytes += group.bytes;
   }
   std::size_t packages = 0;
   for (const Package& package : inventory_of(lock, true).packages) packages += package.name.empty() ? 0 : 1;
@@ -183,9 +193,10 @@ std::string graph_text(const Lock& lock) {
     directories += entry.type == EntryType::directory ? 1 : 0;
     links += entry.type == EntryType::symlink ? 1 : 0;
   }
-  std::string text =
-      fmt::format("{}  {} files from {} packages, {}; {} directories and {} links besides\n",
-                  escape(lock.name), files, packages, human_size(all.bytes), directories, links);
+  std::string text = fmt::format("{}  {} from {}, {}; {} and {} besides\n", escape(lock.name),
+                                 counted(files, "file", "files"), counted(packages, "package", "packages"),
+                                 human_size(bytes), counted(directories, "directory", "directories"),
+                                 counted(links, "link", "links"));
   print(text, std::move(groups), "");
   return text;
 }

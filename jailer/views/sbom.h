@@ -24,8 +24,8 @@ struct SbomInput {
 /// is an error.
 [[nodiscard]] Result<std::string> spdx(const SbomInput& input, const tree::RootDir& tree);
 
-/// A UUID (version 8) made of a hash over `purpose` and all that the lock says, so that it is the same
-/// wherever the same was built.
+/// A UUID (version 8) made of a hash over `purpose`, the tree's hash and the packages that it is from: the
+/// same wherever the same was built.
 [[nodiscard]] Result<std::string> uuid_of(const Lock& lock, std::string_view purpose);
 
 /// "2026-11-25T17:30:00Z"

@@ -6,7 +6,15 @@
 namespace jail::views {
 
 Result<std::string> uuid_of(const Lock& lock, std::string_view purpose) {
-  JAIL_TRY(hex, tree::sha256_hex(std::string(purpose) + '\0' + to_json(lock)));
+  std::string said;
+  const auto say = [&said](std::string_view field) { said.append(field).push_back('\0'); };
+  for (const std::string_view field : {purpose, std::string_view(lock.name), std::string_view(lock.tree_hash),
+                                       std::string_view(lock.distribution)})
+    say(field);
+  for (const LockEntry& entry : lock.entries)
+    for (const std::string* field : {&entry.package, &entry.package_version, &entry.package_architecture})
+      say(*field);
+  JAIL_TRY(hex, tree::sha256_hex(said));
   hex[12] = '8';  // version: of one's own making
   constexpr std::string_view variant = "89ab";
   hex[16] = variant[static_cast<unsigned char>(hex[16]) % variant.size()];

@@ -29,21 +29,22 @@ def files_of(it, name="named"):
     return {entry["path"]: entry for entry in it.json("files", name)["files"] if entry["type"] == "file"}
 
 
-def dpkg_purl(path):
-    """By dpkg-query, for a file as it is listed: in either spelling of a merged /usr."""
-    for spelling in (path, path.removeprefix("/usr")):
-        found = subprocess.run(["dpkg-query", "-S", spelling], capture_output=True, text=True)
-        if found.returncode == 0:
-            break
-    else:
-        return None
-    package = found.stdout.split(": ")[0]
-    shown = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${Architecture}", package], capture_output=True, text=True, check=True)
-    name, version, architecture = shown.stdout.split()
+def dpkg_purls(paths):
+    """By dpkg-query, for each of `paths` that a package has: in either spelling of a merged /usr."""
+    spellings = {spelling: path for path in paths for spelling in (path, path.removeprefix("/usr"))}
+    found = subprocess.run(["dpkg-query", "-S", *spellings], capture_output=True, text=True).stdout
+    owners = {spellings[line.split(": ")[1]]: line.split(": ")[0] for line in found.splitlines() if line.split(": ")[1] in spellings}
+    shown = subprocess.run(["dpkg-query", "-W", "-f", "${binary:Package} ${Package} ${Version} ${Architecture}\n", *set(owners.values())],
+                           capture_output=True, text=True, check=True).stdout
+    packages = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
     release = dict(line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line)
     distribution = release["ID"] + "-" + release["VERSION_ID"].strip('"')
     encoded = lambda text: text.replace("+", "%2B")
-    return f"pkg:deb/{release['ID']}/{encoded(name)}@{encoded(version)}?arch={architecture}&distro={distribution}"
+    purls = {}
+    for path, owner in owners.items():
+        name, version, architecture = packages[owner]
+        purls[path] = f"pkg:deb/{release['ID']}/{encoded(name)}@{encoded(version)}?arch={architecture}&distro={distribution}"
+    return purls
 
 
 def registry_of_schemas():
@@ -84,9 +85,9 @@ def test_cyclonedx_is_valid_and_complete(it):
     del files["/etc/key"]  # a secret is not told
     assert hashes == {path: entry["sha256"] for path, entry in files.items()}
     owned = 0
+    by_dpkg = dpkg_purls([path for path in purls if files[path]["package"]])
     for path, purl in purls.items():
-        source = path if files[path]["package"] else None
-        assert purl == (dpkg_purl(source) if source else None), path
+        assert purl == by_dpkg.get(path), path
         owned += purl is not None
     assert owned > 30 and purls["/etc/motd"] is None
     assert "%2B" in purls["/usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30"]

@@ -199,6 +199,7 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
 Result<PackageDatabase> PackageDatabase::open(const std::string& root,
                                               const std::vector<std::string>& paths) {
   PackageDatabase database;
+  if (paths.empty()) return database;
   JAIL_TRY(source, SourceRoot::open(root));
   // Both within the root: a link of another root's must not lead to the lists of this host.
   const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);

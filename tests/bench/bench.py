@@ -99,6 +99,50 @@ class Bench:
             self.jail("verify", "named"), ["sha256sum", "--quiet", "-c", str(sums)], self.runs
         )
 
+    def large(self, sizes):
+        """A jail with files of these sizes, built: their paths, the largest first."""
+        source = self.work / "source"
+        shutil.rmtree(source, ignore_errors=True)
+        for number, size in enumerate(sizes):
+            file = source / f"{number % 100:02}" / str(number)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom(size))
+        manifests = self.work / "home/manifests"
+        manifests.mkdir(parents=True, exist_ok=True)
+        (manifests / "large.toml").write_text(
+            f'version = 1\n[tree]\nbinaries = ["/usr/bin/sleep"]\nusers = ["nobody"]\nfiles = [{{ from = "{source}", to = "/data" }}]\n'
+            '[service]\ncommand = ["/usr/bin/sleep", "1"]\nuser = "nobody"\n')
+        subprocess.run(self.jail("build", "large"), check=True, stdout=subprocess.DEVNULL)
+        tree = (self.work / "home/state/jails/large/current/tree").resolve()
+        return sorted((path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()), key=lambda path: -path.stat().st_size)
+
+    # 500 MiB: one large file, some of the middle, many of a library's size.
+    LARGE = [100 << 20] + [10 << 20] * 20 + [1 << 20] * 200
+
+    def verify_large(self):
+        sums = self.work / "sums"
+        sums.write_text(subprocess.run(["sha256sum", *map(str, self.large(self.LARGE))], capture_output=True, text=True, check=True).stdout)
+        return "verify 500 MiB, every byte", "sha256sum -c", pair(
+            self.jail("verify", "large"), ["sha256sum", "--quiet", "-c", str(sums)], self.runs
+        )
+
+    def against_loop(self, work, sizes, *words):
+        """tests/bench/hash_loop.c: reading and hashing in all processors, and nothing else."""
+        files = self.work / "files"
+        files.write_text("".join(f"{path}\n" for path in self.large(sizes)))
+        loop = self.work / "hash_loop"
+        subprocess.run(["cc", "-O2", "-o", loop, REPO / "tests/bench/hash_loop.c", "-lcrypto", "-lpthread"], check=True)
+        return work, "a bare loop", pair(self.jail("verify", "large", *words), [str(loop), str(files)], self.runs)
+
+    def verify_loop(self):
+        return self.against_loop("verify 500 MiB, every byte", self.LARGE)
+
+    def verify_many(self):
+        return self.against_loop("verify 10,000 files of 4 KiB, every byte", [4096] * 10_000)
+
+    def verify_quick(self):
+        return self.against_loop("verify 10,000 files of 4 KiB by their stamps", [4096] * 10_000, "--quick")
+
     def launch(self):
         return "start /bin/true confined, until it ended", "bwrap", pair(
             [str(self.bin / "bench_launch"), "1"],
@@ -114,7 +158,7 @@ def main():
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     bench = Bench(options)
-    rows = ["resolve", "first_build", "warm_build", "no_change", "verify"]
+    rows = ["resolve", "first_build", "warm_build", "no_change", "verify", "verify_large", "verify_loop", "verify_many", "verify_quick"]
     print("| work | peer | ours, ms | peer's, ms | ratio |\n|---|---|---|---|---|")
     try:
         for name in options.names or rows:

@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable exec files history init lint list lock logs plan ps refresh reload remove restart rollback show stale start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec export files graph history init lint list lock logs plan ps refresh reload remove restart rollback sbom show stale start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -47,6 +47,16 @@ _jail() {
       *) verb=${COMP_WORDS[i]} && break ;;
     esac
   done
+  if [[ $prev == --format ]]; then
+    local formats=''
+    case $verb in
+      export) formats='tar mtree' ;;
+      graph) formats='text svg dot' ;;
+      sbom) formats='cyclonedx spdx' ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$formats" -- "$cur")
+    return
+  fi
   if [[ -z $verb ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$verbs $common --version" -- "$cur")
     return
@@ -64,6 +74,10 @@ _jail() {
     case $verb in
       build) own='--force' ;;
       deps) own='--explain' ;;
+      export) own='--format --with-secrets' ;;
+      graph | sbom) own='--format' ;;
+      verify) own='--quick --full --host' ;;
+      why) own='--all' ;;
       files) own='--long' ;;
       exec) own='--tree --host' ;;
       init) own='--test-certificate --keep-units --undo --dry-run' ;;

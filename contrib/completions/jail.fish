@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec files history init lint list lock logs plan ps refresh reload remove restart rollback show stale start status stop verify why
+set -l verbs build deps diff disable doctor enable exec export files graph history init lint list lock logs plan ps refresh reload remove restart rollback sbom show stale start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -49,6 +49,9 @@ $verb -a init -d 'Lay out the example configuration of a service'
 $verb -a lint -d 'Check manifests'
 $verb -a list -d 'List the jails that are built'
 $verb -a diff -d 'Show what changed between two generations'
+$verb -a export -d 'Write a tree as an archive'
+$verb -a graph -d 'Draw what is in a tree, and why'
+$verb -a sbom -d 'Print what is in a tree as a bill of materials'
 $verb -a files -d 'List what is in a tree'
 $verb -a history -d 'List the generations of a jail'
 $verb -a rollback -d 'Make an earlier generation the current one'
@@ -70,7 +73,7 @@ $verb -a why -d 'Say why a file is in the tree'
 
 complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
-complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs ps refresh reload remove restart rollback stale start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec export files graph history lock logs ps refresh reload remove restart rollback sbom stale start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of the tree only'
@@ -94,3 +97,11 @@ complete -c jail -n '__fish_seen_subcommand_from enable' -l now -d 'And start th
 complete -c jail -n '__fish_seen_subcommand_from disable' -l now -d 'And stop them'
 complete -c jail -n '__fish_seen_subcommand_from status' -l wait -x -d 'Wait so many seconds for what is starting'
 complete -c jail -n '__fish_seen_subcommand_from files' -s l -l long -d 'Mode, owner, size and package, too'
+complete -c jail -n '__fish_seen_subcommand_from export' -l format -x -a 'tar mtree' -d 'Of what is written'
+complete -c jail -n '__fish_seen_subcommand_from export' -l with-secrets -d 'With what the manifest marks as secret'
+complete -c jail -n '__fish_seen_subcommand_from graph' -l format -x -a 'text svg dot' -d 'Of the graph'
+complete -c jail -n '__fish_seen_subcommand_from sbom' -l format -x -a 'cyclonedx spdx' -d 'Of the bill'
+complete -c jail -n '__fish_seen_subcommand_from verify' -l quick -d 'Do not read what has not been touched'
+complete -c jail -n '__fish_seen_subcommand_from verify' -l full -d 'Read every byte'
+complete -c jail -n '__fish_seen_subcommand_from verify' -l host -d 'Compare the files of the host'
+complete -c jail -n '__fish_seen_subcommand_from why' -l all -d 'Every chain of reasons'

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -10,10 +11,13 @@
 #include "jailer/cli/verbs.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/compare.h"
+#include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::cli {
 namespace {
+
+constexpr std::size_t max_frozen = 256UL << 20U;
 
 struct Options {
   std::string name;
@@ -21,15 +25,52 @@ struct Options {
   unsigned long after = 0;
 };
 
+/// A value of a frozen file that is not the same in both.
+struct ValueChange {
+  std::string file;
+  std::string where;  ///< a JSON pointer
+  std::string before;
+  std::string after;
+};
+
 struct Pair {
   unsigned long before = 0;
   unsigned long after = 0;
   LockDiff diff;
+  std::vector<ValueChange> values;
 };
+
+nlohmann::json frozen_json(const generation::Opened& opened, const std::string& file) {
+  const auto text = read_file_at(opened.dir.get(), file, max_frozen, false);
+  return text ? nlohmann::json::parse(*text, nullptr, false) : nlohmann::json();
+}
+
+std::string shown(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Where the policy differs, value by value: of the files that are JSON.
+std::vector<ValueChange> compare_values(const generation::Opened& before, const generation::Opened& after,
+                                        const std::vector<std::string>& files) {
+  std::vector<ValueChange> changes;
+  for (const std::string& file : files) {
+    const nlohmann::json a = frozen_json(before, file);
+    const nlohmann::json b = frozen_json(after, file);
+    if (!a.is_object() || !b.is_object()) continue;
+    for (const auto& step : nlohmann::json::diff(a, b)) {
+      const std::string where = step.at("path").get<std::string>();
+      const nlohmann::json::json_pointer pointer(where);
+      const bool added = step.at("op") == "add";  // what is behind a list's end is at "-" there
+      changes.push_back({file, where, added ? "(not there)" : shown(a.at(pointer)),
+                         step.contains("value") ? shown(step.at("value")) : "(not there)"});
+    }
+  }
+  return changes;
+}
 
 Result<Pair> compare_generations(const Context& context, const Options& options) {
   JAIL_TRY(name, jail_name(options.name));
-  Pair pair{options.before, options.after, {}};
+  Pair pair{options.before, options.after, {}, {}};
   JAIL_TRY(after, open_generation(context, name, pair.after));
   pair.after = after.number;
   if (pair.before == 0) {
@@ -40,6 +81,7 @@ Result<Pair> compare_generations(const Context& context, const Options& options)
   JAIL_TRY(old_lock, lock_of(before));
   JAIL_TRY(new_lock, lock_of(after));
   pair.diff = compare(old_lock, new_lock);
+  pair.values = compare_values(before, after, pair.diff.policy);
   return pair;
 }
 
@@ -60,13 +102,18 @@ std::string versions(const PackageChange& change) {
                      change.after.empty() ? "(not there)" : change.after);
 }
 
-void print(const Pair& pair) {
+void print(const Context& context, const Pair& pair) {
   for (const PackageChange& change : pair.diff.packages)
     fmt::print("{} {}\n", escape(change.name), escape(versions(change)));
   for (const EntryChange& change : pair.diff.entries)
     fmt::print("{} {}{}\n", sign(change.kind), escape(change.path),
                change.what.empty() ? "" : fmt::format(" ({})", fmt::join(change.what, ", ")));
-  for (const std::string& file : pair.diff.policy) fmt::print("~ {} (policy)\n", escape(file));
+  for (const std::string& file : pair.diff.policy) {
+    fmt::print("~ {} (policy)\n", escape(file));
+    for (const ValueChange& change : pair.values)
+      if (context.verbose && change.file == file)
+        fmt::print("    {}: {} -> {}\n", escape(change.where), escape(change.before), escape(change.after));
+  }
   for (const std::string& volume : pair.diff.volumes) fmt::print("~ volume {}\n", escape(volume));
 }
 
@@ -77,13 +124,13 @@ nlohmann::json as_json(const Pair& pair) {
   nlohmann::json packages = nlohmann::json::array();
   for (const PackageChange& change : pair.diff.packages)
     packages.push_back({{"name", change.name}, {"before", change.before}, {"after", change.after}});
-  return {{"version", 1},
-          {"before", pair.before},
-          {"after", pair.after},
-          {"packages", packages},
-          {"entries", entries},
-          {"policy", pair.diff.policy},
-          {"volumes", pair.diff.volumes}};
+  nlohmann::json values = nlohmann::json::array();
+  for (const ValueChange& change : pair.values)
+    values.push_back(
+        {{"file", change.file}, {"where", change.where}, {"before", change.before}, {"after", change.after}});
+  return {{"version", 1},         {"before", pair.before},       {"after", pair.after},
+          {"packages", packages}, {"entries", entries},          {"policy", pair.diff.policy},
+          {"values", values},     {"volumes", pair.diff.volumes}};
 }
 
 int run_diff(const Context& context, const Options& options) {
@@ -92,7 +139,9 @@ int run_diff(const Context& context, const Options& options) {
   if (context.json)
     print_json(as_json(*pair));
   else
-    print(*pair);
+    print(context, *pair);
+  if (pair->diff.empty() && !context.quiet && !context.json)
+    fmt::print(stderr, "jail: generations {} and {} are the same\n", pair->before, pair->after);
   return static_cast<int>(pair->diff.empty() ? Exit::ok : Exit::answer_no);
 }
 

@@ -1,16 +1,15 @@
 // How numbers and JSON look in the output of the verbs.
 #pragma once
 
-#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "jailer/closure/plan.h"
+#include "jailer/views/format.h"
 
 namespace jail::cli {
 
-/// "812 B", "4.5 KiB", "56 MiB": three digits are enough.
-[[nodiscard]] std::string human_size(std::uint64_t bytes);
+using views::human_size;
 
 /// As ls(1) has it: "d", "-", "l", "c", "b".
 [[nodiscard]] char type_letter(EntryType type);

@@ -1,6 +1,10 @@
 #include "jailer/cli/generations.h"
 
+#include <charconv>
+#include <cstdlib>
+
 #include "jailer/tree/processes.h"
+#include "supervisor/base/quote.h"
 
 namespace jail::cli {
 
@@ -19,6 +23,18 @@ Result<std::vector<std::string>> built_jails(const Instance& instance) {
   JAIL_TRY(names, jails_there(instance));
   std::erase_if(names, [&](const std::string& name) { return !generation::open_current(instance, name); });
   return std::move(names);
+}
+
+Result<std::optional<std::time_t>> source_date_epoch() {
+  const char* text = std::getenv("SOURCE_DATE_EPOCH");
+  if (text == nullptr) return std::nullopt;
+  const std::string_view digits(text);
+  std::uint32_t seconds = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), seconds);
+  if (error != std::errc{} || end != digits.data() + digits.size())
+    return fail(Exit::usage, "SOURCE_DATE_EPOCH is {}, which is no number of seconds since 1970",
+                quote(digits));
+  return seconds;
 }
 
 }  // namespace jail::cli

@@ -1,6 +1,8 @@
 // What the verbs that look at generations share.
 #pragma once
 
+#include <ctime>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,5 +19,8 @@ namespace jail::cli {
 
 /// The jails that have a current generation, sorted.
 [[nodiscard]] Result<std::vector<std::string>> built_jails(const Instance& instance);
+
+/// The time that SOURCE_DATE_EPOCH gives, if it is set. Exit::usage where that is no time.
+[[nodiscard]] Result<std::optional<std::time_t>> source_date_epoch();
 
 }  // namespace jail::cli

@@ -43,6 +43,10 @@ int run_rollback(const Context& context, const Options& options) {
     print_json({{"version", 1}, {"name", name}, {"from", moved.from}, {"to", moved.to}});
     return 0;
   }
+  if (moved.from == moved.to) {
+    if (!context.quiet) fmt::print("{}: generation {} is the current one already\n", name, moved.to);
+    return 0;
+  }
   if (!context.quiet)
     fmt::print("{}: generation {} is the current one, no longer {}\n", name, moved.to, moved.from);
   if (runs)

@@ -11,7 +11,9 @@ void add_build(CLI::App& app, Context& context);
 void add_deps(CLI::App& app, Context& context);
 void add_diff(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
+void add_export(CLI::App& app, Context& context);
 void add_files(CLI::App& app, Context& context);
+void add_graph(CLI::App& app, Context& context);
 void add_history(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);
 void add_init(CLI::App& app, Context& context);
@@ -24,6 +26,7 @@ void add_ps(CLI::App& app, Context& context);
 void add_refresh(CLI::App& app, Context& context);
 void add_remove(CLI::App& app, Context& context);
 void add_rollback(CLI::App& app, Context& context);
+void add_sbom(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);
 void add_stale(CLI::App& app, Context& context);
 void add_start_stop(CLI::App& app, Context& context);  // start stop restart reload enable disable

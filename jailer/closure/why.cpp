@@ -10,6 +10,7 @@ namespace jail {
 namespace {
 
 constexpr std::size_t shown_candidates = 10;
+constexpr std::size_t most_beginnings = 100'000;  ///< of chains at a time: all memory that this takes
 
 template <class Test>
 std::vector<std::string> paths_that(const Reasons& reasons, Test test) {
@@ -71,6 +72,36 @@ std::vector<WhyStep> shortest_chain(const Reasons& reasons, const std::string& p
     }
   }
   return {};
+}
+
+Chains all_chains(const Reasons& reasons, const std::string& path, std::size_t most) {
+  // Breadth first over beginnings of chains, so that the shortest are the first.
+  using Chain = std::vector<WhyStep>;
+  Chains all;
+  std::deque<std::pair<std::string, Chain>> next{{path, {}}};
+  while (!next.empty()) {
+    const auto [here, chain] = std::move(next.front());
+    next.pop_front();
+    const auto entry = reasons.find(here);
+    if (entry == reasons.end()) continue;
+    for (const Reason& reason : entry->second) {
+      const bool been_there =
+          reason.by == here ||
+          std::any_of(chain.begin(), chain.end(), [&](const auto& step) { return step.path == reason.by; });
+      if (been_there) continue;
+      if (all.chains.size() == most || next.size() == most_beginnings) {
+        all.complete = false;
+        return all;
+      }
+      Chain longer = chain;
+      longer.push_back({here, reason});
+      if (reason.by.empty())
+        all.chains.push_back(std::move(longer));
+      else
+        next.emplace_back(reason.by, std::move(longer));
+    }
+  }
+  return all;
 }
 
 }  // namespace jail

@@ -1,5 +1,5 @@
-// Why an entry is in a tree: the shortest chain of reasons from it to the manifest. Works on the reasons
-// alone, so that a plan and a lock are asked alike.
+// Why an entry is in a tree: the chains of reasons from it to the manifest. Works on the reasons alone, so
+// that a plan and a lock are asked alike.
 #pragma once
 
 #include <map>
@@ -28,5 +28,13 @@ struct WhyStep {
 
 /// The shortest chain from `path` to the manifest, `path` first. Empty if the reasons do not lead there.
 [[nodiscard]] std::vector<WhyStep> shortest_chain(const Reasons& reasons, const std::string& path);
+
+struct Chains {
+  std::vector<std::vector<WhyStep>> chains;  ///< the shortest first
+  bool complete = true;                      ///< false: there are more
+};
+
+/// Every chain from `path` to the manifest that goes over no entry twice, but no more than `most`.
+[[nodiscard]] Chains all_chains(const Reasons& reasons, const std::string& path, std::size_t most);
 
 }  // namespace jail

@@ -58,7 +58,11 @@ def test_diff_names_what_changed_and_nothing_else(it):
     assert diff() == ["+ /etc/more", "~ /etc/text (content, mode 0600 -> 0644)", "~ launch.json (policy)", "~ manifest.json (policy)"]
     assert diff(1) == ["+ /etc/more", "~ /etc/text (content)", "~ launch.json (policy)", "~ manifest.json (policy)"]
     assert diff(3, 2)[0] == "- /etc/more"
-    assert it.run("diff", "tiny", 2, 2).stdout == ""
+    same = it.run("diff", "tiny", 2, 2)
+    assert same.stdout == "" and "generations 2 and 2 are the same" in same.stderr
+    values = it.run("diff", "tiny", "--verbose", status=1).stdout
+    assert '\n    /service/command/1: "2000" -> "3000"\n' in values
+    assert '\n    /tree/files/-: (not there) -> {' in values
     answer = it.json("diff", "tiny", status=1)
     assert (answer["before"], answer["after"]) == (2, 3) and answer["entries"][0] == {"path": "/etc/more", "change": "+", "what": []}
     assert "jail history tiny" in it.run("diff", "tiny", 1, 7, status=66).stderr

@@ -233,6 +233,21 @@ TEST_CASE("the shortest chain is found, also where reasons run in a circle") {
   CHECK_FALSE(find_entry(reasons, "/nothing"));
 }
 
+TEST_CASE("The distribution is what os-release says, if that is plain words") {
+  const auto told = [](const std::string& text) {
+    const Root root;
+    root.write("etc/os-release", text);
+    return SourceRoot::open(root.path)->distribution();
+  };
+  CHECK(told("PRETTY_NAME=\"x\"\nID=debian\nVERSION_ID=\"12\"\nID_LIKE=y\n") == "debian-12");
+  CHECK(told("ID='ubuntu'\nVERSION_ID=24.04") == "ubuntu-24.04");
+  CHECK(told("ID=debian\n") == "debian");
+  CHECK(told("VERSION_ID=12\n").empty());
+  CHECK(told("ID=\"a b\"\nVERSION_ID=12\n").empty());
+  CHECK(told("ID=\"\nVERSION_ID=12\n").empty());
+  CHECK(SourceRoot::open(Root().path)->distribution().empty());
+}
+
 TEST_CASE("owners come from the lists, in both spellings, diversions included") {
   const Root root;
   root.link("usr/lib", "lib");
@@ -248,6 +263,10 @@ TEST_CASE("owners come from the lists, in both spellings, diversions included") 
   REQUIRE(database);
   CHECK(*database->owner("/usr/lib/libc.so.6") == Owner{"libc6", "2.36", "amd64"});
   CHECK(database->owner("/usr/bin/tool")->package == "wrap");
+  const auto versions = installed_versions(root.path);
+  REQUIRE(versions);
+  CHECK(*versions == std::map<std::string, std::string>{
+                         {"libc6", "2.36"}, {"libc6:amd64", "2.36"}, {"tool", "1"}, {"tool:all", "1"}});
   CHECK(*database->owner("/usr/bin/tool.real") == Owner{"tool", "1", "all"});
   CHECK_FALSE(database->owner("/usr/bin/other"));
   const Root bare;

@@ -25,7 +25,10 @@ struct Outcome {
 Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
   JAIL_TRY(planned, plan_build(context, name));
   JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen, {options.force}));
-  return Outcome{planned.plan.name, built, planned.plan.warnings};
+  Outcome outcome{planned.plan.name, built, planned.plan.warnings};
+  JAIL_TRY(unmet, unmet_mentions(planned.plan, built.mentions));
+  outcome.warnings.insert(outcome.warnings.end(), unmet.begin(), unmet.end());
+  return outcome;
 }
 
 void print(const Context& context, const Outcome& outcome) {

@@ -109,6 +109,9 @@ class Build {
     const unsigned long now = current ? current->number : 0;
     JAIL_TRY(materials, collect_materials(plan_, sources_, store_));
     materials_ = std::move(materials);
+    for (const Material& material : materials_)
+      for (const std::string& library : material.mentions)
+        result_.mentions.try_emplace(library, material.entry->source);
     JAIL_TRY(lock, make_lock(plan_, materials_, frozen_));
     lock_ = std::move(lock);
     lock_text_ = to_json(lock_);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/closure/mentions.h"
 #include "jailer/closure/plan.h"
 #include "jailer/manifest/model.h"
 #include "jailer/tree/compare.h"
@@ -31,6 +32,7 @@ struct BuildResult {
       false;  ///< false: the current generation already is what the plan asks for; nothing was written
   std::size_t files = 0;
   std::uint64_t bytes = 0;
+  Mentions mentions;  ///< libraries that files of the tree name
 };
 
 struct BuildOptions {

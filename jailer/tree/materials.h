@@ -19,6 +19,7 @@ struct Material {
   Stamp stamp;           ///< of the source
   std::string package;
   std::string version;
+  std::vector<std::string> mentions;  ///< libraries that stand in it as text: elf/mentions.h
   [[nodiscard]] Object object() const { return {sha256, size, entry->mode, entry->uid, entry->gid}; }
 };
 

@@ -69,7 +69,7 @@ class Bundles {
 
   void plan() {
     include();
-    const auto all = manifest::load_bundles(work_.instance);
+    const auto& all = work_.bundles;
     if (!all) return work_.out.problem("tree.include", all.error());
     // What joins may import more, or be configured, which lets others join.
     do plan_dlopen_notes(work_);

@@ -49,13 +49,13 @@ Result<Mentions> read_mentions(const Plan& plan) {
   return all;
 }
 
-Result<std::vector<std::string>> unmet_mentions(const Plan& plan, const Mentions& mentions) {
+Result<std::vector<std::string>> unmet_mentions(const Plan& plan, const Mentions& mentions, Looks* looks) {
   std::vector<std::string> warnings;
   if (mentions.empty()) return warnings;
   std::set<std::string> names;
   for (const auto& [path, entry] : plan.entries)
     if (entry.type == EntryType::file || entry.type == EntryType::symlink) names.insert(base_name(path));
-  JAIL_TRY(root, SourceRoot::open(plan.root));
+  JAIL_TRY(root, SourceRoot::open(plan.root, looks));
   for (const auto& [library, by] : mentions) {
     if (names.contains(base_name(library)) || is_ignored(plan, library)) continue;
     if (base_name(by).starts_with(base_name(library) + ".")) continue;  // its own soname

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "jailer/closure/plan.h"
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 
 namespace jail {
@@ -18,6 +19,8 @@ using Mentions = std::map<std::string, std::string>;
 [[nodiscard]] Result<Mentions> read_mentions(const Plan& plan);
 
 /// A warning for each that the source root has, the tree has not, and nobody said to ignore.
-[[nodiscard]] Result<std::vector<std::string>> unmet_mentions(const Plan& plan, const Mentions& mentions);
+/// What was looked at for that is noted in `looks`.
+[[nodiscard]] Result<std::vector<std::string>> unmet_mentions(const Plan& plan, const Mentions& mentions,
+                                                              Looks* looks = nullptr);
 
 }  // namespace jail

@@ -69,6 +69,7 @@ struct PlannedProbe {
 struct Plan {
   std::string name;
   std::string root = "/";                ///< the source root
+  std::string distribution;              ///< what its os-release says: "debian-12"; may be empty
   std::map<std::string, Entry> entries;  ///< by path: parents come before their children
   std::vector<PlannedVolume> volumes;
   std::vector<std::string> warnings;  ///< told on stderr; the build goes on

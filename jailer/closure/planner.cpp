@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "jailer/closure/work.h"
+#include "jailer/manifest/reader.h"
 #include "supervisor/base/quote.h"
 
 namespace jail {
@@ -178,16 +179,32 @@ void plan_mounts(Work& work) {
   }
 }
 
-Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest,
-                       const std::string& root) {
-  JAIL_TRY(source, SourceRoot::open(root));
-  JAIL_TRY(resolver, elf::Resolver::open(root));
+namespace {
+
+/// What some bundle wants to hear of.
+elf::Symbols watched(const Result<std::vector<manifest::Bundle>>& bundles) {
+  elf::Symbols symbols;
+  if (!bundles) return symbols;
+  for (const manifest::Bundle& bundle : *bundles)
+    for (const auto* list : {&bundle.imports, &bundle.offers}) symbols.insert(list->begin(), list->end());
+  return symbols;
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest, const std::string& root,
+                       Looks* looks) {
+  JAIL_TRY(source, SourceRoot::open(root, looks));
+  JAIL_TRY(resolver, elf::Resolver::open(root, looks));
   JAIL_TRY(accounts, read_accounts(source));
   Plan plan;
   plan.name = manifest.name;
   plan.root = root;
+  plan.distribution = source.distribution();
   PlanBuilder builder(plan, manifest, source);
-  Work work{instance, manifest, source, resolver, accounts, builder};
+  const auto bundles = manifest::load_bundles(instance);
+  resolver.watch(watched(bundles));
+  Work work{instance, manifest, source, resolver, accounts, builder, bundles};
   builder.put_directory("/", {"parent", {}, "the root"}, {});
   plan_programs(work);
   plan_copies(work);

@@ -46,6 +46,7 @@ struct Work {
   elf::Resolver& resolver;
   const Accounts& accounts;
   PlanBuilder& out;
+  const Result<std::vector<manifest::Bundle>>& bundles;  ///< all that there are
 
   std::vector<CopiedLink> links{};
   std::set<std::string> mounts{};                 ///< paths that something is mounted on

@@ -273,9 +273,13 @@ Resolver::Resolver(Resolver&&) noexcept = default;
 Resolver& Resolver::operator=(Resolver&&) noexcept = default;
 Resolver::~Resolver() = default;
 
-Result<Resolver> Resolver::open(const std::string& root) {
-  JAIL_TRY(tree, RootTree::open(root));
+Result<Resolver> Resolver::open(const std::string& root, Looks* looks) {
+  JAIL_TRY(tree, RootTree::open(root, looks));
   return Resolver(std::make_unique<Impl>(std::move(tree)));
+}
+
+void Resolver::watch(Symbols symbols) {
+  impl_->store.watch(std::move(symbols));
 }
 
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {

@@ -6,7 +6,7 @@
 namespace jail::tree {
 namespace {
 
-constexpr std::string_view head = "jail-store-index 2";
+constexpr std::string_view head = "jail-store-index 3";
 
 class Writer {
  public:
@@ -79,6 +79,7 @@ void read_source(Reader& in, StoreIndex& index) {
   record.database = in.text();
   record.package = in.text();
   record.version = in.text();
+  record.architecture = in.text();
   record.mentions = split(in.text());
   if (in.good()) index.sources.insert_or_assign(index.sources.end(), std::move(path), std::move(record));
 }
@@ -105,6 +106,7 @@ std::string StoreIndex::to_bytes() const {
     out.text(record.database);
     out.text(record.package);
     out.text(record.version);
+    out.text(record.architecture);
     out.text(fmt::format("{}", fmt::join(record.mentions, "\n")));
   }
   for (const auto& [key, stamp] : objects) {

@@ -1,8 +1,8 @@
 // What the store knows without reading: the hashes of sources, and which of its objects were whole when last
 // seen.
 //
-// One file, STATE/store/index: "jail-store-index 2", then records of fields, each field ended by a NUL byte:
-//   S path device inode size mtime ctime sha256 database package version mentions
+// One file, STATE/store/index: "jail-store-index 3", then records of fields, each field ended by a NUL byte:
+//   S path device inode size mtime ctime sha256 database package version architecture mentions
 //   O key inode size mtime ctime
 // `mentions` are in one field, a newline between them. It only saves time: without it, or where it does not
 // match, bytes are read.
@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "jailer/tree/stamp.h"
+#include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
 
 namespace jail::tree {
@@ -27,6 +27,7 @@ struct SourceRecord {
   std::string database;  ///< state of the package database that said so: package_database_stamp()
   std::string package;
   std::string version;
+  std::string architecture;
   std::vector<std::string> mentions = {};  ///< libraries that stand in it as text: elf/mentions.h
   bool operator==(const SourceRecord&) const = default;
 };

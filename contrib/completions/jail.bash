@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable exec export files graph history init lint list lock logs plan ps refresh reload remove restart rollback sbom show stale start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec export files graph history init lint list lock logs plan probe ps refresh reload remove restart rollback sbom show stale start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in

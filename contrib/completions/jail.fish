@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec export files graph history init lint list lock logs plan ps refresh reload remove restart rollback sbom show stale start status stop verify why
+set -l verbs build deps diff disable doctor enable exec export files graph history init lint list lock logs plan probe ps refresh reload remove restart rollback sbom show stale start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -59,6 +59,7 @@ $verb -a stale -d 'Say which jails hold other files than the host'
 $verb -a lock -d 'Print what a tree must contain'
 $verb -a logs -d 'Print what services have logged'
 $verb -a plan -d 'Print what a build would put into the tree'
+$verb -a probe -d 'Show that what is loaded at run time works'
 $verb -a ps -d 'Show the processes of jails'
 $verb -a refresh -d 'Rebuild stale jails, restart and check their services'
 $verb -a reload -d 'Have services read their configuration again'
@@ -73,7 +74,7 @@ $verb -a why -d 'Say why a file is in the tree'
 
 complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
-complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec export files graph history lock logs ps refresh reload remove restart rollback sbom stale start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec export files graph history lock logs probe ps refresh reload remove restart rollback sbom stale start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of the tree only'

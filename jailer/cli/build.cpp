@@ -41,7 +41,7 @@ Result<Outcome> build_one(const Context& context, const std::string& name, const
   JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen,
                         {options.force, witnessed ? &looks : nullptr}));
   refresh::forget(context.instance, planned.plan.name);
-  return Outcome{planned.plan.name, built, planned.plan.warnings};
+  return Outcome{planned.plan.name, built, built.warnings};
 }
 
 void print(const Context& context, const Outcome& outcome) {

@@ -5,6 +5,7 @@
 
 #include "jailer/cli/format.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/closure/mentions.h"
 #include "jailer/closure/plan_builder.h"
 #include "jailer/closure/planner.h"
 #include "jailer/manifest/reader.h"
@@ -27,11 +28,19 @@ std::string line_of(const Entry& entry) {
   return line + "\n";
 }
 
+Result<void> add_mentions(Plan& plan) {
+  JAIL_TRY(mentions, read_mentions(plan));
+  JAIL_TRY(unmet, unmet_mentions(plan, mentions));
+  plan.warnings.insert(plan.warnings.end(), unmet.begin(), unmet.end());
+  return {};
+}
+
 int run_plan(const Context& context, const std::string& name) {
   const auto manifest = manifest::load(context.instance, name);
   if (!manifest) return report(manifest.error());
-  const auto plan = make_plan(context.instance, *manifest, context.root);
+  auto plan = make_plan(context.instance, *manifest, context.root);
   if (!plan) return report(plan.error());
+  if (auto warned = add_mentions(*plan); !warned) return report(warned.error());
   if (!context.quiet) {
     for (const std::string& warning : plan->warnings)
       fmt::print(stderr, "jail: warning: {}\n", escape(warning));

@@ -14,7 +14,9 @@ Result<Planned> plan_build(const Context& context, const std::string& name, Look
   JAIL_TRY(accounts, read_accounts(context.root));
   JAIL_TRY(launch, make_launch_spec(context.instance, manifest, accounts));
   JAIL_TRY(filter, compile_filter(context.instance, manifest));
-  Frozen frozen{manifest::to_json(manifest), to_json(launch), std::move(filter)};
+  std::vector<manifest::FrozenProbe> probes;
+  for (const PlannedProbe& probe : plan.probes) probes.push_back({probe.bundle, probe.name, probe.run});
+  Frozen frozen{manifest::to_json(manifest, probes), to_json(launch), std::move(filter)};
   return Planned{std::move(plan), std::move(frozen), std::move(manifest)};
 }
 

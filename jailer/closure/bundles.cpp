@@ -57,6 +57,12 @@ std::optional<Importer> imported(const Work& work, const std::vector<std::string
   return std::nullopt;
 }
 
+/// Of root alone there is no passwd in a tree.
+bool is_in_passwd(const manifest::Manifest& manifest) {
+  const auto& users = manifest.tree.users;
+  return std::find(users.begin(), users.end(), manifest.service.user) != users.end();
+}
+
 class Bundles {
  public:
   explicit Bundles(Work& work) : work_(work) {}
@@ -128,8 +134,21 @@ class Bundles {
                                    importer->symbol, importer->by, bundle.name, bundle.description));
   }
 
-  /// {user} is the service's; {plugins} and {names} stand for many words: a probe that has none of them is
-  /// not for this jail.
+  /// What the program needs whose import stands for the bundle: a module may count on it to be there.
+  std::vector<std::string> needed_by_importer(const Bundle& bundle) {
+    std::vector<std::string> paths;
+    const auto importer = imported(work_, bundle.imports);
+    const Entry* program = importer ? work_.out.find(importer->by) : nullptr;
+    if (program == nullptr) return paths;
+    const auto closure = work_.resolver.resolve(program->source, {.imports = false, .tried = false});
+    if (!closure) return paths;
+    for (const elf::Object& object : closure->objects)
+      if (!object.needed_by.empty() && object.rule != "interpreter") paths.push_back(object.path);
+    return paths;
+  }
+
+  /// {user} is the service's; {needed}, {plugins} and {names} stand for many words. A probe that asks for
+  /// modules or a user where there are none is not for this jail.
   void add_probes(const Taken& taken) {
     for (const manifest::Probe& probe : taken.bundle.probes) {
       PlannedProbe planned{taken.bundle.name, probe.name, {}};
@@ -139,7 +158,13 @@ class Bundles {
           lacking = lacking || taken.plugins.empty();
           for (const FoundPlugin& plugin : taken.plugins)
             planned.run.push_back(word == "{names}" ? plugin.word : plugin.path);
+        } else if (word == "{program}") {
+          const auto importer = imported(work_, taken.bundle.imports);
+          planned.run.push_back(importer ? importer->by : "");
+        } else if (word == "{needed}" && !taken.plugins.empty()) {
+          for (std::string& path : needed_by_importer(taken.bundle)) planned.run.push_back(std::move(path));
         } else if (word == "{user}") {
+          lacking = lacking || !is_in_passwd(work_.manifest);
           planned.run.push_back(work_.manifest.service.user);
         } else if (auto whole = with_lib(work_, word, taken.place)) {
           planned.run.push_back(std::move(*whole));

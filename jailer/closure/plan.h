@@ -75,7 +75,8 @@ struct Plan {
   std::vector<std::string> warnings;  ///< told on stderr; the build goes on
   std::vector<std::string> notes;     ///< what else is worth knowing: `jail plan` tells
   std::vector<PlannedProbe> probes;
-  std::vector<std::string> ignore;  ///< patterns of libraries that nobody misses: [dlopen], and bundles
+  std::vector<std::string> ignore;        ///< patterns of libraries that nobody misses: [dlopen], and bundles
+  std::vector<std::string> library_dirs;  ///< of the source root: where its loader looks by itself
 };
 
 }  // namespace jail

@@ -211,6 +211,8 @@ Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manif
   plan_bundles(work);
   check_features(work);
   builder.ignore(manifest.dlopen.ignore);
+  if (const auto policy = resolver.policy(work.first_program); policy && !work.first_program.empty())
+    plan.library_dirs = policy->system_dirs;
   plan_accounts(work);
   plan_volumes(work, plan);
   plan_mounts(work);

@@ -25,6 +25,7 @@ Result<void> View::read_segments(const Header& header) {
     const std::uint8_t* p = table + i * entry;
     Segment segment;
     segment.type = u32(p);
+    segment.flags = u32(p + (wide_ ? 4 : 24));
     segment.offset = wide_ ? u64(p + 8) : u32(p + 4);
     segment.address = wide_ ? u64(p + 16) : u32(p + 8);
     segment.file_size = wide_ ? u64(p + 32) : u32(p + 16);

@@ -15,6 +15,7 @@ namespace jail::elf {
 /// One program header.
 struct Segment {
   std::uint32_t type = 0;
+  std::uint32_t flags = 0;
   std::uint64_t offset = 0;
   std::uint64_t address = 0;
   std::uint64_t file_size = 0;

@@ -139,6 +139,23 @@ Result<void> add_group(const Instance& instance, const std::string& name, std::v
   return {};
 }
 
+nlohmann::json to_object(const Manifest& manifest) {
+  nlohmann::json out = show(manifest);  // sorts the keys
+  out["name"] = manifest.name;
+  out["sources"] = nlohmann::json::array();
+  for (const Source& source : manifest.sources)
+    out["sources"].push_back({{"path", source.path}, {"sha256", source.sha256}});
+  out["origins"] = nlohmann::json::object();
+  for (const auto& [path, origin] : manifest.origins)
+    out["origins"][path] = fmt::format("{}:{}:{}", origin.file, origin.line, origin.column);
+  return out;
+}
+
+std::string to_text(const nlohmann::json& object) {
+  // A path on the command line may hold any bytes.
+  return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace
 
 std::string Manifest::where(const std::string& path) const {
@@ -177,16 +194,15 @@ Result<std::vector<std::string>> load_syscall_group(const Instance& instance, co
 }
 
 std::string to_json(const Manifest& manifest) {
-  nlohmann::json out = show(manifest);  // sorts the keys
-  out["name"] = manifest.name;
-  out["sources"] = nlohmann::json::array();
-  for (const Source& source : manifest.sources)
-    out["sources"].push_back({{"path", source.path}, {"sha256", source.sha256}});
-  out["origins"] = nlohmann::json::object();
-  for (const auto& [path, origin] : manifest.origins)
-    out["origins"][path] = fmt::format("{}:{}:{}", origin.file, origin.line, origin.column);
-  // A path on the command line may hold any bytes.
-  return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return to_text(to_object(manifest));
+}
+
+std::string to_json(const Manifest& manifest, const std::vector<FrozenProbe>& probes) {
+  nlohmann::json out = to_object(manifest);
+  out["probes"] = nlohmann::json::array();
+  for (const FrozenProbe& probe : probes)
+    out["probes"].push_back({{"bundle", probe.bundle}, {"name", probe.name}, {"run", probe.run}});
+  return to_text(out);
 }
 
 }  // namespace jail::manifest

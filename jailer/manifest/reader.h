@@ -36,7 +36,16 @@ struct Problem {
 [[nodiscard]] Result<std::vector<std::string>> load_syscall_group(const Instance& instance,
                                                                   const std::string& name);
 
+/// Words for jail-probe, as a generation keeps them.
+struct FrozenProbe {
+  std::string bundle;
+  std::string name;
+  std::vector<std::string> run;
+};
+
 /// The merged manifest as stable, sorted JSON (manifest.json, `jail show --json`): ends in a newline.
 [[nodiscard]] std::string to_json(const Manifest& manifest);
+/// The same, with "probes".
+[[nodiscard]] std::string to_json(const Manifest& manifest, const std::vector<FrozenProbe>& probes);
 
 }  // namespace jail::manifest

@@ -75,8 +75,12 @@ int service(int, char** words) {
   return say(port == atoi(words[2]) ? ok : failed, "%s/%s is port %d", words[0], words[1], port);
 }
 
+/// In nothing but futex(2), which every daemon with threads may call.
 void* sleep_on(void*) {
-  for (;;) pause();
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+  pthread_mutex_lock(&mutex);
+  for (;;) pthread_cond_wait(&never, &mutex);
 }
 
 /// glibc aborts here where libgcc_s is missing.
@@ -222,6 +226,52 @@ int load_all(int count, char** words) {
   return say(ok, "%s%s loaded", base_name(words[count - 1]), count > 1 ? " and others are" : " is");
 }
 
+/// Whether `symbol` stands in the file, as it does in the symbol table of the program that defines it.
+bool has_name(const char* file, const char* symbol) {
+  FILE* program = fopen(file, "re");
+  if (program == nullptr) return false;
+  const size_t length = strlen(symbol) + 1;
+  size_t matched = 0;
+  for (int byte = 0; matched < length && (byte = fgetc(program)) != EOF;)
+    matched = byte == static_cast<unsigned char>(symbol[matched]) ? matched + 1 : (byte == symbol[0] ? 1 : 0);
+  fclose(program);
+  return matched == length;
+}
+
+/// What a module misses, when that is a function of its own program; else nothing.
+const char* left_to_program(const char* program, char* error) {
+  constexpr const char* undefined = "undefined symbol: ";
+  char* symbol = strstr(error, undefined);
+  if (symbol == nullptr) return nullptr;
+  symbol += strlen(undefined);
+  symbol[strcspn(symbol, ", ")] = '\0';
+  return has_name(program, symbol) ? symbol : nullptr;
+}
+
+/// PROGRAM LIBRARY... -- MODULE...: modules of a program that cannot be loaded without it. What it needs is
+/// loaded from the start, as it would be there: so we execute ourselves once more, with it preloaded.
+int load_for(int count, char** words) {
+  int modules = 1;
+  while (modules < count && strcmp(words[modules], "--") != 0) ++modules;
+  if (getenv("LD_PRELOAD") == nullptr) {
+    static char needed[1 << 16];
+    for (int i = 1; i < modules; ++i) {
+      if (strlen(needed) + strlen(words[i]) + 2 > sizeof needed) return say(failed, "too many libraries");
+      strcat(strcat(needed, words[i]), ":");
+    }
+    setenv("LD_PRELOAD", needed, 1);
+    execv(words[-2], words - 2);
+    return say(failed, "exec: %s", strerror(errno));
+  }
+  for (int i = modules + 1; i < count; ++i) {
+    if (dlopen(words[i], RTLD_NOW | RTLD_GLOBAL) != nullptr) continue;
+    char error[1024];
+    snprintf(error, sizeof error, "%s", dlerror());
+    if (left_to_program(words[0], error) == nullptr) return say(failed, "%s", error);
+  }
+  return say(ok, "%s%s loaded", base_name(words[count - 1]), count > modules + 2 ? " and others are" : " is");
+}
+
 int sasl(int, char** words) {
   void* library = load("libsasl2.so.2");
   if (find<int(const void*, const char*)>(library, "sasl_server_init")(nullptr, "jail-probe") != 0)
@@ -278,6 +328,7 @@ constexpr Verb verbs[] = {
     {"host", 1, 1, host},
     {"iconv", 1, 1, charset},
     {"load", 1, any, load_all},
+    {"load-for", 3, any, load_for},
     {"locale", 1, 1, locale},
     {"localtime", 0, 0, local_time},
     {"p11-kit", 1, any, p11_kit},

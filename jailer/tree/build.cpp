@@ -113,6 +113,7 @@ class Build {
     const unsigned long now = current ? current->number : 0;
     JAIL_TRY(materials, collect_materials(plan_, sources_, store_));
     materials_ = std::move(materials);
+    JAIL_CHECK(warn_of_mentions(options.looks));
     JAIL_TRY(lock, make_lock(plan_, materials_, frozen_));
     lock_ = std::move(lock);
     lock_text_ = to_json(lock_);
@@ -158,7 +159,18 @@ class Build {
     for (const LockEntry& entry : lock_.entries)
       looks.add(tree + entry.path, entry.type == EntryType::directory ? LookAt::directory : LookAt::entry);
     leave_witness(instance_, current.dir.get(),
-                  {current.number, result_.files, result_.bytes, plan_.warnings}, looks);
+                  {current.number, result_.files, result_.bytes, result_.warnings}, looks);
+  }
+
+  Result<void> warn_of_mentions(Looks* looks) {
+    Mentions mentions;
+    for (const Material& material : materials_)
+      for (const std::string& library : material.mentions)
+        mentions.try_emplace(library, material.entry->source);
+    JAIL_TRY(unmet, unmet_mentions(plan_, mentions, looks));
+    result_.warnings = plan_.warnings;
+    result_.warnings.insert(result_.warnings.end(), unmet.begin(), unmet.end());
+    return {};
   }
 
   static bool same_file(int dir, const char* name, const std::string& bytes) {

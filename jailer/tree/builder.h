@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/closure/mentions.h"
 #include "jailer/closure/plan.h"
 #include "jailer/manifest/model.h"
 #include "jailer/tree/compare.h"
@@ -33,6 +34,8 @@ struct BuildResult {
       false;  ///< false: the current generation already is what the plan asks for; nothing was written
   std::size_t files = 0;
   std::uint64_t bytes = 0;
+  std::vector<std::string> warnings =
+      {};  ///< the plan's, and of libraries that are named and not in the tree
 };
 
 struct BuildOptions {

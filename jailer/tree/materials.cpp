@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "jailer/closure/packages.h"
+#include "jailer/elf/mentions.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::tree {
@@ -78,10 +79,12 @@ class Collector {
     material.shared = material.size > share_above && !entry.secret;
     const auto known = store_.index.sources.find(host_path(root_, entry.source));
     if (known != store_.index.sources.end() && known->second.device == status.st_dev &&
-        known->second.stamp == material.stamp)
+        known->second.stamp == material.stamp) {
       material.sha256 = known->second.sha256;
-    else
+      material.mentions = known->second.mentions;
+    } else {
       unknown_.push_back(&material - materials_.data());
+    }
     return {};
   }
 
@@ -117,6 +120,15 @@ class Collector {
       material.size = static_cast<std::uint64_t>(status.st_size);
     }
     material.stamp = stamp_of(status);
+    return find_mentions(material);
+  }
+
+  /// While its bytes are at hand. Of a file that changes meanwhile the stamp is another, and it is read
+  /// again.
+  Result<void> find_mentions(Material& material) const {
+    JAIL_TRY(source, open_source(root_, material.entry->source));
+    material.mentions = elf::library_mentions(
+        elf::FdSource(source.fd.get(), static_cast<std::uint64_t>(source.status.st_size)));
     return {};
   }
 
@@ -125,7 +137,8 @@ class Collector {
     if (material.stamp.ctime >= begun_)  // may still change without a new stamp
       store_.index.sources.erase(path);
     else
-      store_.index.sources[path] = {status.st_dev, material.stamp, material.sha256, "?", "", "", ""};
+      store_.index.sources[path] = {status.st_dev,    material.stamp, material.sha256, "?", "", "", "",
+                                    material.mentions};
   }
 
   /// dpkg's lists are read only when a source is new or dpkg has run since.

@@ -25,6 +25,7 @@ struct Material {
   std::string package;
   std::string version;
   std::string architecture;
+  std::vector<std::string> mentions;  ///< libraries that stand in it as text: elf/mentions.h
   [[nodiscard]] Object object() const { return {sha256, size, entry->mode, entry->uid, entry->gid}; }
 };
 

@@ -1,11 +1,12 @@
 #include "jailer/tree/store_index.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace jail::tree {
 namespace {
 
-constexpr std::string_view head = "jail-store-index 2";
+constexpr std::string_view head = "jail-store-index 3";
 
 class Writer {
  public:
@@ -59,6 +60,16 @@ class Reader {
   bool good_ = true;
 };
 
+std::vector<std::string> split(std::string_view text) {
+  std::vector<std::string> words;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    if (end != 0) words.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return words;
+}
+
 void read_source(Reader& in, StoreIndex& index) {
   SourceRecord record;
   std::string path(in.text());
@@ -69,6 +80,7 @@ void read_source(Reader& in, StoreIndex& index) {
   record.package = in.text();
   record.version = in.text();
   record.architecture = in.text();
+  record.mentions = split(in.text());
   if (in.good()) index.sources.insert_or_assign(index.sources.end(), std::move(path), std::move(record));
 }
 
@@ -95,6 +107,7 @@ std::string StoreIndex::to_bytes() const {
     out.text(record.package);
     out.text(record.version);
     out.text(record.architecture);
+    out.text(fmt::format("{}", fmt::join(record.mentions, "\n")));
   }
   for (const auto& [key, stamp] : objects) {
     out.text("O");

@@ -1,16 +1,18 @@
 // What the store knows without reading: the hashes of sources, and which of its objects were whole when last
 // seen.
 //
-// One file, STATE/store/index: "jail-store-index 2", then records of fields, each field ended by a NUL byte:
-//   S path device inode size mtime ctime sha256 database package version architecture
+// One file, STATE/store/index: "jail-store-index 3", then records of fields, each field ended by a NUL byte:
+//   S path device inode size mtime ctime sha256 database package version architecture mentions
 //   O key inode size mtime ctime
-// It only saves time: without it, or where it does not match, bytes are read.
+// `mentions` are in one field, a newline between them. It only saves time: without it, or where it does not
+// match, bytes are read.
 #pragma once
 
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
@@ -26,6 +28,7 @@ struct SourceRecord {
   std::string package;
   std::string version;
   std::string architecture;
+  std::vector<std::string> mentions = {};  ///< libraries that stand in it as text: elf/mentions.h
   bool operator==(const SourceRecord&) const = default;
 };
 

@@ -9,10 +9,10 @@
 
 #include <array>
 #include <charconv>
-#include <climits>
 #include <cstdio>
 #include <cstdlib>
 
+#include "supervisor/base/companion.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/loop/supervisor.h"
 
@@ -90,33 +90,6 @@ Result<std::optional<Arguments>> read_arguments(int argc, char** argv) {
   if (::optind != argc)
     return with_hint(fail(Exit::usage, "unexpected argument {}", quote(argv[::optind])), "see: jaild --help");
   return arguments;
-}
-
-Result<std::string> own_program() {
-  std::array<char, PATH_MAX> path{};
-  const ssize_t size = ::readlink("/proc/self/exe", path.data(), path.size() - 1);
-  if (size <= 0) return fail_errno(Exit::host, errno, "/proc/self/exe: cannot read (is /proc mounted?)");
-  std::string program(path.data(), static_cast<std::size_t>(size));
-  constexpr std::string_view deleted = " (deleted)";  // an upgrade: the new program has the name
-  if (program.ends_with(deleted)) program.resize(program.size() - deleted.size());
-  return program;
-}
-
-/// Beside our own program, as in a build directory, or where they are installed.
-Result<std::string> companion(const std::string& own, const std::string& name) {
-  for (const std::string& dir : {own.substr(0, own.rfind('/')), std::string(JAIL_LIBEXEC_DIR)}) {
-    std::string path = dir + "/" + name;
-    if (::access(path.c_str(), X_OK) == 0) return path;
-  }
-  return with_hint(fail(Exit::host, "{} is neither beside {} nor in {}", name, own, JAIL_LIBEXEC_DIR),
-                   "jaild, jail-keeper, jail-init and jail-relay are installed together");
-}
-
-Result<UniqueFd> open_companion(const std::string& own, const std::string& name) {
-  JAIL_TRY(path, companion(own, name));
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return fail_errno(Exit::host, errno, "{}: cannot open", path);
-  return fd;
 }
 
 /// The keeper is what the user has started; it starts us again, with its socket.

@@ -362,6 +362,16 @@ Result<void> check_tree(const Prepared::Impl& impl, const generation::Opened& op
   return {};
 }
 
+/// For a command that is not the service: nothing to hear or reach, and nothing of the host to write to.
+void seclude(LaunchSpec& spec) {
+  spec.network = LaunchSpec::Network::none;
+  spec.network_name.clear();
+  spec.sockets.clear();
+  spec.ready = {};
+  for (Mount& mount : spec.mounts)
+    if (mount.kind == Mount::Kind::bind) mount.writable = false;
+}
+
 void complete(Prepared::Impl& impl, const Features& features) {
   const LaunchSpec& spec = impl.spec;
   Plan& plan = impl.plan;
@@ -440,12 +450,22 @@ Result<Prepared> Prepared::prepare(const generation::Opened& opened) {
 Result<Prepared> Prepared::prepare_config_check(const generation::Opened& opened) {
   JAIL_TRY(spec, read_launch_spec(opened));
   spec.argv = spec.check_config;
-  spec.network = LaunchSpec::Network::none;
-  spec.network_name.clear();
-  spec.sockets.clear();
-  spec.ready = {};
-  for (Mount& mount : spec.mounts)
-    if (mount.kind == Mount::Kind::bind) mount.writable = false;
+  seclude(spec);
+  return prepare(opened, std::move(spec));
+}
+
+Result<Prepared> Prepared::prepare_probe(const generation::Opened& opened, const std::string& program,
+                                         const std::vector<std::string>& words) {
+  JAIL_TRY(spec, read_launch_spec(opened));
+  Mount shown;
+  shown.source = program;
+  shown.target = "/run/" + program.substr(program.rfind('/') + 1);
+  shown.exec = true;
+  spec.argv = {shown.target};
+  spec.argv.insert(spec.argv.end(), words.begin(), words.end());
+  spec.mounts.push_back(std::move(shown));
+  spec.credentials.capabilities = 0;
+  seclude(spec);
   return prepare(opened, std::move(spec));
 }
 

@@ -34,6 +34,11 @@ class Prepared {
   /// The same for its check_config: that command instead of the daemon, without network and sockets, and with
   /// nothing of the host to write to.
   [[nodiscard]] static Result<Prepared> prepare_config_check(const generation::Opened& opened);
+  /// The same for `program`, a file of the host that is shown in the jail's own /run and nowhere else, with
+  /// `words` behind its name: as the service's user, without any capability.
+  [[nodiscard]] static Result<Prepared> prepare_probe(const generation::Opened& opened,
+                                                      const std::string& program,
+                                                      const std::vector<std::string>& words);
   Prepared(Prepared&&) noexcept;
   Prepared& operator=(Prepared&&) noexcept;
   ~Prepared();

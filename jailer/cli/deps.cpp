@@ -29,6 +29,21 @@ Result<std::string> absolute(const Context& context, const std::string& file) {
   return std::string(here.get()) + "/" + file;
 }
 
+void add_object(std::string& out, const elf::Object& object, bool explain) {
+  out += fmt::format("\t{} => {} ({})\n", escape(object.name), escape(object.path), escape(object.rule));
+  if (!explain) return;
+  out += fmt::format("\t\tneeded by {}\n", escape(object.needed_by));
+  for (const elf::Tried& tried : object.tried) {
+    out += fmt::format("\t\ttried {}: {}\n", escape(tried.path), escape(tried.outcome));
+  }
+  for (const elf::Hop& hop : object.file.hops) {
+    out += fmt::format("\t\tlink {} -> {}\n", escape(hop.path), escape(hop.target));
+  }
+  for (const elf::Variant& variant : object.variants) {
+    out += fmt::format("\t\tvariant {} ({})\n", escape(variant.path), escape(variant.subdirectory));
+  }
+}
+
 void add_text(std::string& out, const std::string& file, const elf::Closure& closure,
               const Options& options) {
   out += escape(file) + ":\n";
@@ -37,21 +52,10 @@ void add_text(std::string& out, const std::string& file, const elf::Closure& clo
     out += fmt::format("\tinterpreter {} => {}\n", escape(closure.interpreter),
                        escape(closure.interpreter_file->real));
   }
-  for (std::size_t i = 1; i < closure.objects.size(); ++i) {
-    const elf::Object& object = closure.objects[i];
-    out += fmt::format("\t{} => {} ({})\n", escape(object.name), escape(object.path), escape(object.rule));
-    if (!options.explain) continue;
-    out += fmt::format("\t\tneeded by {}\n", escape(object.needed_by));
-    for (const elf::Tried& tried : object.tried) {
-      out += fmt::format("\t\ttried {}: {}\n", escape(tried.path), escape(tried.outcome));
-    }
-    for (const elf::Hop& hop : object.file.hops) {
-      out += fmt::format("\t\tlink {} -> {}\n", escape(hop.path), escape(hop.target));
-    }
-    for (const elf::Variant& variant : object.variants) {
-      out += fmt::format("\t\tvariant {} ({})\n", escape(variant.path), escape(variant.subdirectory));
-    }
-  }
+  for (std::size_t i = 1; i < closure.objects.size(); ++i)
+    add_object(out, closure.objects[i], options.explain);
+  if (!closure.elsewhere.empty()) out += "\ton some processors besides:\n";
+  for (const elf::Object& object : closure.elsewhere) add_object(out, object, options.explain);
   for (const std::string& note : closure.notes) out += "\tnote: " + escape(note) + "\n";
 }
 
@@ -85,6 +89,8 @@ Json closure_json(const std::string& file, const elf::Closure& closure, bool exp
   Json json = {{"file", file}, {"static", closure.is_static}, {"interpreter", closure.interpreter}};
   Json& objects = json["objects"] = Json::array();
   for (const elf::Object& object : closure.objects) objects.push_back(object_json(object, explain));
+  Json& elsewhere = json["elsewhere"] = Json::array();
+  for (const elf::Object& object : closure.elsewhere) elsewhere.push_back(object_json(object, explain));
   json["notes"] = closure.notes;
   return json;
 }

@@ -101,12 +101,26 @@ bool needs_cache(Work& work, const elf::Object& object) {
                         policy->system_dirs.end();
 }
 
+/// Tree path of one object that a program's closure has besides the program; empty after a problem. `paths`:
+/// as ld.so lists it -> in the tree.
+std::string plan_object(Work& work, const elf::Object& object, const std::string& start,
+                        std::map<std::string, std::string>& paths, const Place& place) {
+  const auto needer = paths.find(object.needed_by);
+  const std::string by = needer == paths.end() ? start : needer->second;
+  const Reason why{object.rule == "interpreter" ? "interpreter" : "needed", by, object.name};
+  std::string tree_path = plan_located(work, object.file, why, place);
+  if (!tree_path.empty()) paths[object.path] = tree_path;
+  return tree_path;
+}
+
 /// The builds of a library for newer processors beside it: all of them, since a jail may move to another
 /// machine.
-void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path, const Place& place) {
-  for (const elf::Variant& variant : object.variants)
-    plan_located(work, variant.file, {"needed", tree_path, object.name + " (" + variant.subdirectory + ")"},
-                 place);
+void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path,
+                   std::map<std::string, std::string>& paths, const Place& place) {
+  for (const elf::Variant& variant : object.variants) {
+    const std::string detail = object.name + " (" + variant.subdirectory + ")";
+    paths[variant.path] = plan_located(work, variant.file, {"needed", tree_path, detail}, place);
+  }
 }
 
 /// Remembers what an object says of its dlopens, once: the libraries of many programs are the same.
@@ -130,17 +144,14 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
       listen(work, closure, object, start, place);
       continue;
     }
-    const auto needer = tree_paths.find(object.needed_by);
-    const std::string by = needer == tree_paths.end() ? start : needer->second;
-    const Reason why{object.rule == "interpreter" ? "interpreter" : "needed", by, object.name};
-    const std::string tree_path = plan_located(work, object.file, why, place);
+    const std::string tree_path = plan_object(work, object, start, tree_paths, place);
     if (tree_path.empty()) continue;
-    tree_paths[object.path] = tree_path;
     listen(work, closure, object, tree_path, place);
-    plan_variants(work, object, tree_path, place);
+    plan_variants(work, object, tree_path, tree_paths, place);
     if (needs_cache(work, object))
       work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
   }
+  for (const elf::Object& object : closure.elsewhere) plan_object(work, object, start, tree_paths, place);
   for (const std::string& note : closure.notes) work.out.warn(place, note);
   for (const std::string& symbol : closure.imports) work.imports.try_emplace(symbol, start);
 }
@@ -196,7 +207,8 @@ std::string plan_found_library(Work& work, const std::string& name, const elf::C
   const elf::Object& library = closure.objects.front();
   std::string tree_path = plan_located(work, library.file, why, place);
   if (tree_path.empty()) return tree_path;
-  plan_variants(work, library, tree_path, place);
+  std::map<std::string, std::string> paths;
+  plan_variants(work, library, tree_path, paths, place);
   if (needs_cache(work, library)) work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
   plan_closure(work, closure, tree_path, place);
   return tree_path;

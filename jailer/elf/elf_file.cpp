@@ -181,6 +181,24 @@ Result<void> read_interpreter(View& view, const Segment& segment, ElfFile& file)
   return {};
 }
 
+/// e_machine as a loader reads it, which is in its own byte order.
+std::uint16_t machine_as_read(const Header& header, const Abi& abi) {
+  const bool other_order = (header.abi.data == ELFDATA2MSB) != (abi.data == ELFDATA2MSB);
+  const std::uint16_t machine = header.abi.machine;
+  return other_order ? static_cast<std::uint16_t>(machine << 8 | machine >> 8) : machine;
+}
+
+/// What a loader for `abi` has against e_ident behind magic and class; nullptr: nothing.
+const char* wrong_ident(const Header& header, const Abi& abi) {
+  const bool gnu = header.os_abi == ELFOSABI_GNU;
+  if (header.abi.data != abi.data) return "ELF file data encoding is of the other byte order";
+  if (header.ident_version != EV_CURRENT) return "ELF file version ident does not match current one";
+  if (header.os_abi != ELFOSABI_SYSV && !gnu) return "ELF file OS ABI invalid";
+  if (header.abi_version != 0 && !(gnu && header.abi_version < kMaxGnuAbiVersion))
+    return "ELF file ABI version invalid";
+  return header.padding_clean ? nullptr : "nonzero padding in e_ident";
+}
+
 }  // namespace
 
 bool ElfFile::no_default_libraries() const {
@@ -219,21 +237,18 @@ Header read_header(const ByteSource& source) {
 
 Verdict judge(const Header& header, const Abi& abi) {
   using Kind = Verdict::Kind;
-  const bool gnu = header.os_abi == ELFOSABI_GNU;
   if (!header.complete && !header.magic) return {Kind::fatal, "file too short"};
   if (!header.magic) return {Kind::fatal, "invalid ELF header"};
   if (!header.complete) return {Kind::fatal, "file too short"};
   if (header.abi.elf_class != abi.elf_class) return {Kind::other_class, "wrong ELF class"};
-  if (header.abi.data != abi.data) return {Kind::fatal, "ELF file data encoding is of the other byte order"};
-  if (header.ident_version != EV_CURRENT)
-    return {Kind::fatal, "ELF file version ident does not match current one"};
-  if (header.os_abi != ELFOSABI_SYSV && !gnu) return {Kind::fatal, "ELF file OS ABI invalid"};
-  if (header.abi_version != 0 && !(gnu && header.abi_version < kMaxGnuAbiVersion)) {
-    return {Kind::fatal, "ELF file ABI version invalid"};
+  // Debian's ld.so passes over another machine's file whatever else its first bytes say.
+  const bool other_machine = machine_as_read(header, abi) != abi.machine;
+  if (const char* problem = wrong_ident(header, abi)) {
+    return other_machine ? Verdict{Kind::other_machine, "made for another machine"}
+                         : Verdict{Kind::fatal, problem};
   }
-  if (!header.padding_clean) return {Kind::fatal, "nonzero padding in e_ident"};
   if (header.version != EV_CURRENT) return {Kind::fatal, "ELF file version does not match current one"};
-  if (header.abi.machine != abi.machine) return {Kind::other_machine, "made for another machine"};
+  if (other_machine) return {Kind::other_machine, "made for another machine"};
   if (header.type != ET_DYN && header.type != ET_EXEC)
     return {Kind::fatal, "only ET_DYN and ET_EXEC can be loaded"};
   const std::size_t expected = abi.elf_class == ELFCLASS64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);

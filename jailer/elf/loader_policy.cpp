@@ -16,6 +16,11 @@ struct Row {
   const char* platform;
   std::int32_t flags[2];  ///< entries of ld.so.cache; 0: no second kind
   const char* hwcaps;     ///< glibc-hwcaps subdirectories, best first
+  /// Older subdirectories: names of the platform, of which a processor has one, and of its capabilities. A
+  /// "?" is behind what only some processors have.
+  const char* legacy_platforms;
+  const char* legacy_capabilities;
+  const char* vdso = "linux-vdso.so.1";
 };
 
 constexpr Row kTable[] = {
@@ -24,44 +29,68 @@ constexpr Row kTable[] = {
      "x86_64-linux-gnu",
      "x86_64",
      {0x303, 0},
-     "x86-64-v4:x86-64-v3:x86-64-v2"},
-    {{ELFCLASS32, ELFDATA2LSB, EM_386}, "/lib/ld-linux.so.2", "i386-linux-gnu", "i686", {0x3, 0x1}, ""},
+     "x86-64-v4:x86-64-v3:x86-64-v2",
+     "haswell? xeon_phi? x86_64",
+     "avx512_1? x86_64"},
+    {{ELFCLASS32, ELFDATA2LSB, EM_386},
+     "/lib/ld-linux.so.2",
+     "i386-linux-gnu",
+     "i686",
+     {0x3, 0x1},
+     "",
+     "i686",
+     "sse2?",
+     "linux-gate.so.1"},
     {{ELFCLASS32, ELFDATA2LSB, EM_X86_64},
      "/libx32/ld-linux-x32.so.2",
      "x86_64-linux-gnux32",
      "x86_64",
      {0x803, 0},
-     "x86-64-v4:x86-64-v3:x86-64-v2"},
+     "x86-64-v4:x86-64-v3:x86-64-v2",
+     "haswell? xeon_phi? x86_64",
+     "avx512_1? x86_64"},
     {{ELFCLASS64, ELFDATA2LSB, EM_AARCH64},
      "/lib/ld-linux-aarch64.so.1",
      "aarch64-linux-gnu",
      "aarch64",
      {0xa03, 0},
-     ""},
+     "",
+     "aarch64",
+     "atomics?"},
     {{ELFCLASS32, ELFDATA2LSB, EM_ARM},
      "/lib/ld-linux-armhf.so.3",
      "arm-linux-gnueabihf",
      "v7l",
      {0x903, 0},
-     ""},
+     "",
+     "v8l? v7l",
+     "neon? vfp?"},
     {{ELFCLASS64, ELFDATA2LSB, EM_RISCV},
      "/lib/ld-linux-riscv64-lp64d.so.1",
      "riscv64-linux-gnu",
      "",
      {0x1003, 0},
+     "",
+     "",
      ""},
     {{ELFCLASS64, ELFDATA2LSB, EM_PPC64},
      "/lib64/ld64.so.2",
      "powerpc64le-linux-gnu",
      "power8",
      {0x503, 0},
-     "power10:power9"},
+     "power10:power9",
+     "power10? power9? power8",
+     "",
+     "linux-vdso64.so.1"},
     {{ELFCLASS64, ELFDATA2MSB, EM_S390},
      "/lib/ld64.so.1",
      "s390x-linux-gnu",
      "z900",
      {0x403, 0},
-     "z16:z15:z14:z13"},
+     "z16:z15:z14:z13",
+     "z16? z15? z14? z13? zEC12? z196? z10? z9-109? z990? z900",
+     "",
+     "linux-vdso64.so.1"},
 };
 
 /// The NUL-terminated string at `at`.
@@ -106,30 +135,73 @@ std::string find_cache(std::string_view bytes) {
   return std::string(string_at(bytes, start + 1));
 }
 
-/// glibc up to 2.36 also tries tls/, the platform, and two capability names, in all combinations
-/// (dl-hwcaps.c). On every x86-64 processor "tls" and "x86_64" are among them, the others on some.
-std::vector<Subdirectory> legacy_subdirectories() {
-  std::vector<Subdirectory> result;
-  for (const char* tls : {"tls/", ""}) {
-    for (const char* platform : {"haswell/", "xeon_phi/", ""}) {
-      for (const char* avx : {"avx512_1/", ""}) {
-        for (const char* machine : {"x86_64/", ""}) {
-          const std::string name = std::string(tls) + platform + avx + machine;
-          if (!name.empty()) result.push_back({name, *platform != '\0' || *avx != '\0'});
-        }
-      }
-    }
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> result;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    result.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
   }
   return result;
 }
 
+/// "name/" of a component of Row's legacy lists, with the capability that it stands for: "haswell?" is one,
+/// "x86_64" is there on every processor.
+Subdirectory legacy_component(std::string text) {
+  const bool some = text.back() == '?';
+  if (some) text.pop_back();
+  Subdirectory component{text + "/", {}};
+  if (some) component.capabilities.push_back(std::move(text));
+  return component;
+}
+
+/// All paths with `component` in front, then those without.
+std::vector<Subdirectory> with_and_without(const std::vector<Subdirectory>& components,
+                                           const std::vector<Subdirectory>& paths) {
+  std::vector<Subdirectory> result;
+  for (const Subdirectory& component : components) {
+    for (const Subdirectory& path : paths) {
+      Subdirectory& joined = result.emplace_back(component);
+      joined.name += path.name;
+      joined.capabilities.insert(joined.capabilities.end(), path.capabilities.begin(),
+                                 path.capabilities.end());
+    }
+  }
+  result.insert(result.end(), paths.begin(), paths.end());
+  return result;
+}
+
+/// glibc up to 2.36 also tries tls/, the platform, and capability names, in all combinations (dl-hwcaps.c).
+std::vector<Subdirectory> legacy_subdirectories(const Row& row) {
+  std::vector<Subdirectory> paths{{}};
+  std::vector<std::string> words = split(row.legacy_capabilities, ' ');
+  for (auto word = words.rbegin(); word != words.rend(); ++word)
+    paths = with_and_without({legacy_component(*word)}, paths);
+  std::vector<Subdirectory> platforms;
+  for (const std::string& word : split(row.legacy_platforms, ' '))
+    platforms.push_back(legacy_component(word));
+  paths = with_and_without({{"tls/", {}}}, with_and_without(platforms, paths));
+  paths.pop_back();  // the directory itself
+  return paths;
+}
+
+/// "2.36" and older; the loader tells its release since 2.33, and the word is in all.
+bool has_legacy_subdirectories(std::string_view loader) {
+  constexpr std::string_view words = "stable release version 2.";
+  if (!has_string(loader, "tls")) return false;
+  const std::size_t at = loader.find(words);
+  if (at == std::string_view::npos) return true;
+  int release = 0;
+  for (const char c : loader.substr(at + words.size(), 3)) {
+    if (c < '0' || c > '9') break;
+    release = release * 10 + (c - '0');
+  }
+  return release <= 36;
+}
+
 std::vector<Subdirectory> hwcaps_subdirectories(std::string_view names) {
   std::vector<Subdirectory> result;
-  while (!names.empty()) {
-    const std::size_t colon = std::min(names.find(':'), names.size());
-    result.push_back({"glibc-hwcaps/" + std::string(names.substr(0, colon)) + "/", true});
-    names.remove_prefix(std::min(colon + 1, names.size()));
-  }
+  for (const std::string& name : split(names, ':')) result.push_back({"glibc-hwcaps/" + name + "/", {name}});
   return result;
 }
 
@@ -166,14 +238,39 @@ LoaderPolicy default_policy(const Abi& abi) {
     policy.lib = std::string("lib/") + row->multiarch;
     policy.system_dirs = {"/" + policy.lib + "/", "/usr/" + policy.lib + "/"};
     policy.platform = row->platform;
+    policy.vdso = row->vdso;
     for (const std::int32_t flags : row->flags) {
       if (flags != 0) policy.cache_flags.push_back(flags);
     }
     policy.subdirectories = hwcaps_subdirectories(row->hwcaps);
   }
   policy.system_dirs.insert(policy.system_dirs.end(), {"/lib/", "/usr/lib/"});
-  policy.subdirectories.push_back({"", false});
+  policy.subdirectories.push_back({});
   return policy;
+}
+
+LoaderPolicy for_processor(LoaderPolicy policy, const Capabilities& capabilities) {
+  const auto has = [&](const std::string& name) {
+    return std::find(capabilities.begin(), capabilities.end(), name) != capabilities.end();
+  };
+  for (Subdirectory& subdirectory : policy.subdirectories) {
+    auto& wanted = subdirectory.capabilities;
+    if (std::all_of(wanted.begin(), wanted.end(), has)) wanted.clear();
+  }
+  return policy;
+}
+
+Capabilities capabilities_for(const LoaderPolicy& policy, const std::string& subdirectory) {
+  Capabilities result;
+  const auto& all = policy.subdirectories;
+  const auto found = std::find_if(
+      all.begin(), all.end(), [&](const Subdirectory& other) { return other.name == subdirectory + "/"; });
+  const bool level = subdirectory.starts_with("glibc-hwcaps/");
+  for (auto one = found; one != all.end(); ++one) {
+    if (one != found && !(level && one->name.starts_with("glibc-hwcaps/"))) break;
+    result.insert(result.end(), one->capabilities.begin(), one->capabilities.end());
+  }
+  return result;
 }
 
 LoaderPolicy read_policy(const Abi& abi, std::string_view loader) {
@@ -191,11 +288,11 @@ LoaderPolicy read_policy(const Abi& abi, std::string_view loader) {
   if (std::string cache = find_cache(loader); !cache.empty()) policy.cache = std::move(cache);
   if (const Row* row = find_row(abi)) {
     policy.subdirectories = hwcaps_subdirectories(find_hwcaps(loader, row->hwcaps));
-    if (abi.machine == EM_X86_64 && has_string(loader, "xeon_phi") && has_string(loader, "tls")) {
-      const std::vector<Subdirectory> legacy = legacy_subdirectories();
+    if (has_legacy_subdirectories(loader)) {
+      const std::vector<Subdirectory> legacy = legacy_subdirectories(*row);
       policy.subdirectories.insert(policy.subdirectories.end(), legacy.begin(), legacy.end());
     }
-    policy.subdirectories.push_back({"", false});
+    policy.subdirectories.push_back({});
   }
   return policy;
 }

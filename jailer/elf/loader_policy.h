@@ -13,8 +13,9 @@ namespace jail::elf {
 
 /// A subdirectory that the loader tries before a directory itself.
 struct Subdirectory {
-  std::string name;      ///< "glibc-hwcaps/x86-64-v3/", "tls/x86_64/", "" for the directory itself
-  bool variant = false;  ///< searched only on some processors
+  std::string name;  ///< "glibc-hwcaps/x86-64-v3/", "tls/x86_64/", "" for the directory itself
+  std::vector<std::string> capabilities;  ///< what a processor must have for it: "x86-64-v3"; none: any does
+  [[nodiscard]] bool variant() const { return !capabilities.empty(); }
 };
 
 struct LoaderPolicy {
@@ -23,11 +24,23 @@ struct LoaderPolicy {
   std::vector<std::string> system_dirs;  ///< in order, each with its final slash
   std::string lib;                       ///< $LIB
   std::string platform;                  ///< $PLATFORM on every processor: AT_PLATFORM
+  std::string vdso = "linux-vdso.so.1";  ///< the name of the kernel's own object, which is no file
   std::string cache = "/etc/ld.so.cache";
   std::vector<std::int32_t> cache_flags;     ///< flags of the cache entries that this loader takes
   std::vector<Subdirectory> subdirectories;  ///< in search order; the last one is the directory itself
   bool from_loader = false;                  ///< system_dirs come from the loader file, not from the table
 };
+
+/// What a processor can do beyond its architecture's baseline, as the names of subdirectories say it:
+/// "x86-64-v3", "haswell". None is the baseline.
+using Capabilities = std::vector<std::string>;
+
+/// As `policy`, for a processor that has `capabilities`: the subdirectories for those are no variants to it.
+[[nodiscard]] LoaderPolicy for_processor(LoaderPolicy policy, const Capabilities& capabilities);
+
+/// All that a processor has which searches `subdirectory` (without its final slash): "glibc-hwcaps/x86-64-v3"
+/// comes with the levels below it.
+[[nodiscard]] Capabilities capabilities_for(const LoaderPolicy& policy, const std::string& subdirectory);
 
 /// The table's answer for `abi`. Machines it does not know get /lib and /usr/lib.
 [[nodiscard]] LoaderPolicy default_policy(const Abi& abi);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <set>
 #include <string_view>
 #include <unordered_set>
 
@@ -42,18 +43,39 @@ std::string tell(const Missing& missing) {
   return text;
 }
 
-tl::unexpected<Error> fail_missing(const std::vector<Missing>& all) {
+/// `fatal`: what ended the search, if it did not come to its end.
+tl::unexpected<Error> fail_missing(const std::vector<Missing>& all, const Error* fatal = nullptr) {
   std::string text;
   for (std::size_t i = 0; i < all.size() && i < kMaxMissingTold; ++i) {
     if (i > 0) text += "\n  ";
     text += tell(all[i]);
   }
   if (all.size() > kMaxMissingTold) text += fmt::format("\n  and {} more", all.size() - kMaxMissingTold);
+  if (fatal != nullptr) text += "\n  " + fatal->message;
   return with_hint(
       fail(Exit::no_input, "{}", text),
       fmt::format(
           "install the package that ships {}, or put its directory into /etc/ld.so.conf.d and run ldconfig",
           escape(all.front().name)));
+}
+
+std::string key_of(const Abi& abi, const std::string& interpreter) {
+  return fmt::format("{} {} {} {}", abi.elf_class, abi.data, abi.machine, interpreter);
+}
+
+/// Both are sorted and without doubles, and so is the result.
+void merge_sorted(std::vector<std::string>& to, const std::vector<std::string>& from) {
+  const auto middle = static_cast<std::ptrdiff_t>(to.size());
+  to.insert(to.end(), from.begin(), from.end());
+  std::inplace_merge(to.begin(), to.begin() + middle, to.end());
+  to.erase(std::unique(to.begin(), to.end()), to.end());
+}
+
+/// All that `first` needs. What is missing comes before what is broken: ld.so would stop there.
+Result<std::vector<Node*>> load(Session& session, Node& first) {
+  auto list = session.load_needs(first);
+  if (!session.missing().empty()) return fail_missing(session.missing(), list ? nullptr : &list.error());
+  return list;
 }
 
 }  // namespace
@@ -63,14 +85,17 @@ struct Resolver::Impl {
 
   FileStore store;
   std::map<std::pair<std::string, bool>, std::unique_ptr<LdCache>> caches;
-  std::map<std::string, std::unique_ptr<Search>> searches;  ///< by ABI and loader
+  std::map<std::string, LoaderPolicy> policies;             ///< by ABI and loader
+  std::map<std::string, std::unique_ptr<Search>> searches;  ///< the same, and by processor
   std::vector<std::string> notes;
 
   [[nodiscard]] Result<const RootTree::Found*> regular(const std::string& path);
   [[nodiscard]] Result<Program> open_program(const std::string& path);
   [[nodiscard]] std::string hint_for_script(const RootTree::Found& where);
   [[nodiscard]] Result<const RootTree::Found*> find_interpreter(const std::string& path, const ElfFile& elf);
-  [[nodiscard]] Result<Search*> search_for(const Abi& abi, const std::string& interpreter);
+  [[nodiscard]] const LoaderPolicy& policy_for(const Abi& abi, const std::string& interpreter);
+  [[nodiscard]] Search& search_for(const Abi& abi, const std::string& interpreter,
+                                   const Capabilities& processor);
   [[nodiscard]] const LdCache* cache_for(const std::string& path, bool big_endian);
   [[nodiscard]] Result<Closure> describe(const Session& session, const std::vector<Node*>& objects,
                                          Detail detail);
@@ -79,7 +104,9 @@ struct Resolver::Impl {
     const std::string& library;
     const std::string& by;
   };
-  [[nodiscard]] Result<Closure> run(const std::string& path, const Wanted* wanted, Detail detail);
+  [[nodiscard]] Result<Closure> run(const std::string& path, const Wanted* wanted, Detail detail,
+                                    std::set<Capabilities>* others);
+  [[nodiscard]] Result<Closure> run_everywhere(const std::string& path, const Wanted* wanted, Detail detail);
 };
 
 Result<const RootTree::Found*> Resolver::Impl::regular(const std::string& path) {
@@ -162,10 +189,9 @@ const LdCache* Resolver::Impl::cache_for(const std::string& path, bool big_endia
   return slot->second.get();
 }
 
-Result<Search*> Resolver::Impl::search_for(const Abi& abi, const std::string& interpreter) {
-  const std::string key = fmt::format("{} {} {} {}", abi.elf_class, abi.data, abi.machine, interpreter);
-  const auto [slot, fresh] = searches.try_emplace(key);
-  if (!fresh) return slot->second.get();
+const LoaderPolicy& Resolver::Impl::policy_for(const Abi& abi, const std::string& interpreter) {
+  const auto [slot, fresh] = policies.try_emplace(key_of(abi, interpreter));
+  if (!fresh) return slot->second;
   std::string loader;
   if (!interpreter.empty()) {
     const RootTree::Found& found = store.find(interpreter);
@@ -174,10 +200,18 @@ Result<Search*> Resolver::Impl::search_for(const Abi& abi, const std::string& in
       if (bytes) loader = std::move(*bytes);
     }
   }
-  LoaderPolicy policy = read_policy(abi, loader);
+  return slot->second = read_policy(abi, loader);
+}
+
+Search& Resolver::Impl::search_for(const Abi& abi, const std::string& interpreter,
+                                   const Capabilities& processor) {
+  const auto [slot, fresh] =
+      searches.try_emplace(fmt::format("{} {}", key_of(abi, interpreter), fmt::join(processor, ":")));
+  if (!fresh) return *slot->second;
+  LoaderPolicy policy = for_processor(policy_for(abi, interpreter), processor);
   const LdCache* cache = cache_for(policy.cache, abi.data == ELFDATA2MSB);
   slot->second = std::make_unique<Search>(store, std::move(policy), cache);
-  return slot->second.get();
+  return *slot->second;
 }
 
 Result<void> Resolver::Impl::collect_imports(const std::vector<Node*>& objects, Closure& closure) {
@@ -218,8 +252,10 @@ Result<Closure> Resolver::Impl::describe(const Session& session, const std::vect
   return closure;
 }
 
-/// The closure of `path`, or of what the program at `path` would get from a dlopen of what is wanted.
-Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wanted, Detail detail) {
+/// The closure of `path`, or of what the program at `path` would get from a dlopen of what is wanted, on one
+/// processor. `others`: those that would load variants.
+Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wanted, Detail detail,
+                                    std::set<Capabilities>* others) {
   JAIL_TRY(program, open_program(path));
   const ElfFile& elf = *program.file->elf;
   const RootTree::Found* loader = nullptr;
@@ -233,8 +269,10 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wante
     const RootTree::Found& found = store.find(interpreter.empty() ? "/" : interpreter);
     if (found.kind == RootTree::Kind::regular) loader = &found;
   }
-  JAIL_TRY(search, search_for(elf.header.abi, interpreter));
-  Session session(*search, detail.tried);
+  static const Capabilities baseline;
+  Search& search =
+      search_for(elf.header.abi, interpreter, detail.processor != nullptr ? *detail.processor : baseline);
+  Session session(search, detail.tried, detail.processor == nullptr);
   // The kernel tells a program its own path with all links resolved (/proc/self/exe); a library's stays as
   // found.
   Node& first = session.start(path, elf.interpreter ? program.where->located.real : path, *program.file,
@@ -245,25 +283,59 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wante
   }
   std::vector<Node*> objects{&first};
   if (!program.is_static) {
-    JAIL_TRY(list, session.load_needs(first));
+    JAIL_TRY(list, load(session, first));
     objects = std::move(list);
   }
-  if (session.missing().empty() && wanted != nullptr) {
+  if (wanted != nullptr) {
     Missing missing;
     const auto caller = std::find_if(objects.begin(), objects.end(),
                                      [&](const Node* object) { return object->path == wanted->by; });
     JAIL_TRY(node, session.map(wanted->library, caller == objects.end() ? first : **caller, missing));
     if (node == nullptr) return fail_missing({missing});
-    JAIL_TRY(list, session.load_needs(*node));
+    JAIL_TRY(list, load(session, *node));
     objects = std::move(list);
   }
-  if (!session.missing().empty()) return fail_missing(session.missing());
   JAIL_CHECK(session.check_versions(objects));
   JAIL_TRY(closure, describe(session, objects, detail));
   closure.is_static = program.is_static;
   if (elf.interpreter) {
     closure.interpreter = interpreter;
     closure.interpreter_file = loader->located;
+  }
+  if (others != nullptr) {
+    for (const std::string& name : session.subdirectories())
+      others->insert(capabilities_for(search.policy(), name));
+  }
+  return std::move(closure);
+}
+
+/// As run(), for the baseline; and what the processors that would load variants need besides.
+Result<Closure> Resolver::Impl::run_everywhere(const std::string& path, const Wanted* wanted, Detail detail) {
+  if (detail.processor != nullptr) return run(path, wanted, detail, nullptr);
+  std::set<Capabilities> others;
+  JAIL_TRY(closure, run(path, wanted, detail, &others));
+  if (others.empty()) return std::move(closure);
+  std::unordered_set<std::string> known;
+  for (const Object& object : closure.objects) {
+    known.insert(object.path);
+    for (const Variant& variant : object.variants) known.insert(variant.path);
+  }
+  for (const Capabilities& processor : others) {
+    detail.processor = &processor;
+    auto more = run(path, wanted, detail, nullptr);
+    if (!more) {
+      closure.notes.push_back(fmt::format("on processors with {} it would not start: {}",
+                                          fmt::join(processor, ", "), more.error().message));
+      continue;
+    }
+    for (Object& object : more->objects) {
+      if (known.insert(object.path).second) closure.elsewhere.push_back(std::move(object));
+    }
+    merge_sorted(closure.imports, more->imports);
+    for (std::string& note : more->notes) {
+      if (std::find(closure.notes.begin(), closure.notes.end(), note) == closure.notes.end())
+        closure.notes.push_back(std::move(note));
+    }
   }
   return std::move(closure);
 }
@@ -283,22 +355,21 @@ void Resolver::watch(Symbols symbols) {
 }
 
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
-  return impl_->run(path, nullptr, detail);
+  return impl_->run_everywhere(path, nullptr, detail);
 }
 
 Result<Closure> Resolver::resolve_library(const std::string& soname_or_path, const std::string& for_path,
                                           Detail detail, const std::string& by) {
   if (soname_or_path.empty()) return fail(Exit::usage, "a library needs a name");
   const Impl::Wanted wanted{soname_or_path, by};
-  return impl_->run(for_path, &wanted, detail);
+  return impl_->run_everywhere(for_path, &wanted, detail);
 }
 
 Result<LoaderPolicy> Resolver::policy(const std::string& for_path) {
   JAIL_TRY(program, impl_->open_program(for_path));
   const ElfFile& elf = *program.file->elf;
   const std::string interpreter = elf.interpreter.value_or(default_policy(elf.header.abi).interpreter);
-  JAIL_TRY(search, impl_->search_for(elf.header.abi, interpreter));
-  return search->policy();
+  return impl_->search_for(elf.header.abi, interpreter, {}).policy();
 }
 
 Result<Located> Resolver::locate(const std::string& path) const {

@@ -49,12 +49,19 @@ struct Closure {
   std::vector<std::string>
       notes;  ///< findings that stop nothing: relative search paths, audit libraries, stale cache entries
   bool is_static = false;
+  /// What only some processors would load besides (a variant may need what the baseline does not), in their
+  /// load order; the variants themselves stand with their objects.
+  std::vector<Object> elsewhere;
 };
 
 /// What to put into a Closure beyond the list; each costs time.
 struct Detail {
   bool imports = true;
   bool tried = true;
+  /// The list of a processor with these capabilities (LoaderPolicy has their names), and of no other. Without
+  /// it: the baseline's list, what others load beside it, and of a library that only some processors find the
+  /// least demanding build.
+  const std::vector<std::string>* processor = nullptr;
 };
 
 /// Resolves programs and libraries in one root; keeps what it has read (files, the cache) for the next call.

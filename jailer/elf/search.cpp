@@ -1,5 +1,6 @@
 #include "jailer/elf/search.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -100,7 +101,7 @@ Search::Step Search::walk(const std::vector<std::string>& directories, const std
     Step step = Step::go_on;
     for (const Subdirectory* subdirectory : subdirectories) {
       const std::string path = directory + subdirectory->name + name;
-      if (subdirectory->variant) {
+      if (subdirectory->variant()) {
         const RootTree::Found* where = nullptr;
         if (is_usable(path, &where)) {
           outcome.variants.push_back({path, without_slash(subdirectory->name), where->located});
@@ -115,20 +116,38 @@ Search::Step Search::walk(const std::vector<std::string>& directories, const std
   return Step::go_on;
 }
 
+/// Where the subdirectory `name` stands in the search order; past the last one: nowhere.
+std::size_t Search::level_of(const std::string& name) const {
+  const auto& all = policy_.subdirectories;
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Subdirectory& other) { return other.name == name; });
+  return static_cast<std::size_t>(found - all.begin());
+}
+
 Search::Step Search::look_in_cache(const std::string& name, bool no_default_libraries, Outcome& outcome) {
   if (cache_ == nullptr) return Step::go_on;
   const CacheEntry* best = nullptr;
+  std::size_t best_level = policy_.subdirectories.size();
   for (const std::uint32_t index : cache_->find(name)) {
     const CacheEntry& entry = cache_->entries()[index];
     std::size_t rank = 0;
     while (rank < policy_.cache_flags.size() && policy_.cache_flags[rank] != entry.flags) ++rank;
     if (rank == policy_.cache_flags.size()) continue;
     if (entry.hwcap != 0) {
-      const RootTree::Found* where = nullptr;
-      const std::string path(entry.path);
       const std::string kind =
           entry.hwcap_name.empty() ? "hwcaps" : "glibc-hwcaps/" + std::string(entry.hwcap_name);
-      if (is_usable(path, &where)) outcome.variants.push_back({path, kind, where->located});
+      const std::size_t level = level_of(kind + "/");
+      const bool searched = level < policy_.subdirectories.size() && !policy_.subdirectories[level].variant();
+      const RootTree::Found* where = nullptr;
+      const std::string path(entry.path);
+      if (searched) {
+        if (level < best_level) best = &entry;
+        best_level = std::min(level, best_level);
+      } else if (is_usable(path, &where)) {
+        outcome.variants.push_back({path, kind, where->located});
+      }
+    } else if (best_level < policy_.subdirectories.size()) {
+      continue;  // a build for this very processor is there
     } else if (best == nullptr || (rank == 0 && best->flags != entry.flags)) {
       best = &entry;
     }
@@ -165,17 +184,16 @@ const Outcome& Search::find_by_default(const std::string& name, bool no_default_
   return known.emplace(name, std::move(outcome)).first->second;
 }
 
-/// Where only variants exist, the least demanding one is what some processors would load.
-void Search::settle_for_variant(Outcome& outcome, FileStore& store) {
+void Search::settle_for_variant(Outcome& outcome) {
   if (outcome.kind != Outcome::Kind::missing || outcome.variants.empty()) return;
   const Variant last = outcome.variants.back();
   outcome.variants.pop_back();
-  const RootTree::Found& found = store.find(last.path);
+  const RootTree::Found& found = store_.find(last.path);
   if (found.kind != RootTree::Kind::regular) return;
   outcome.kind = Outcome::Kind::found;
   outcome.path = last.path;
   outcome.rule = last.subdirectory;
-  outcome.file = &store.parsed(found);
+  outcome.file = &store_.parsed(found);
   outcome.where = &found;
   outcome.notes.push_back(quote(last.path) +
                           " exists for some processors only: no build for all of them was found");
@@ -203,7 +221,6 @@ Outcome Search::find(const std::string& name, const Requester& who, bool trace) 
     outcome.file = common.file;
     outcome.where = common.where;
   }
-  settle_for_variant(outcome, store_);
   return outcome;
 }
 

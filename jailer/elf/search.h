@@ -44,6 +44,8 @@ class Search {
   [[nodiscard]] const LoaderPolicy& policy() const { return policy_; }
   /// A name without a slash. `trace` records the candidates of RPATH and RUNPATH too.
   [[nodiscard]] Outcome find(const std::string& name, const Requester& who, bool trace);
+  /// Where only variants exist, the least demanding one is what some processors would load.
+  void settle_for_variant(Outcome& outcome);
   /// A path as it is, no search.
   [[nodiscard]] Outcome open(const std::string& path);
 
@@ -53,10 +55,10 @@ class Search {
   [[nodiscard]] Step walk(const std::vector<std::string>& directories, const std::string& name,
                           const char* rule, Outcome& outcome, bool trace);
   [[nodiscard]] Step look_in_cache(const std::string& name, bool no_default_libraries, Outcome& outcome);
+  [[nodiscard]] std::size_t level_of(const std::string& name) const;
   [[nodiscard]] bool is_usable(const std::string& path, const RootTree::Found** where);
   [[nodiscard]] const std::vector<const Subdirectory*>& subdirectories_of(const std::string& directory);
   [[nodiscard]] const Outcome& find_by_default(const std::string& name, bool no_default_libraries);
-  static void settle_for_variant(Outcome& outcome, FileStore& store);
 
   FileStore& store_;
   LoaderPolicy policy_;

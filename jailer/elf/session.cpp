@@ -20,10 +20,6 @@ std::string directory_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-bool is_vdso(const std::string& name) {
-  return name == "linux-vdso.so.1" || name == "linux-gate.so.1";
-}
-
 }  // namespace
 
 std::string Session::chain_of(const Node* node) {
@@ -137,6 +133,8 @@ Result<Node*> Session::map(const std::string& name, Node& by, Missing& missing) 
   if (known != names_.end()) return known->second;
   const bool direct = name.find('/') != std::string::npos;
   Outcome outcome = direct ? search_.open(name) : search_.find(name, requester(by), trace_);
+  for (const Variant& variant : outcome.variants) subdirectories_.insert(variant.subdirectory);
+  if (any_processor_) search_.settle_for_variant(outcome);
   for (std::string& text : outcome.notes) note(std::move(text) + " (for " + escape(by.path) + ")");
   if (outcome.kind == Outcome::Kind::fatal) {
     return with_hint(
@@ -199,7 +197,7 @@ Result<void> Session::add_dependency(const Dependency& dependency, Order::iterat
     }
     name = std::move(*expanded);
   }
-  if (is_vdso(name)) return {};
+  if (name == search_.policy().vdso) return {};
   Missing missing;
   auto mapped = map(name, by, missing);
   if (!mapped) {
@@ -235,7 +233,10 @@ Result<std::vector<Node*>> Session::load_needs(Node& first) {
   }
   std::vector<Node*> list;
   list.reserve(order.size());
-  for (const Entry& entry : order) list.push_back(entry.node);
+  list.push_back(&first);  // what it filters stands before it, and is told after it
+  for (const Entry& entry : order) {
+    if (entry.node != &first) list.push_back(entry.node);
+  }
   return list;
 }
 

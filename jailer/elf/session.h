@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <list>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -39,7 +40,9 @@ struct Missing {
 /// Loads objects as ld.so does, breadth first. Use one per program: start(), then load_needs().
 class Session {
  public:
-  Session(Search& search, bool trace) : search_(search), trace_(trace) {}
+  /// `any_processor`: a library that only variants provide counts as found.
+  Session(Search& search, bool trace, bool any_processor)
+      : search_(search), trace_(trace), any_processor_(any_processor) {}
 
   /// The program (or library) itself; `origin_path` is the path whose directory is its $ORIGIN.
   Node& start(const std::string& path, const std::string& origin_path, ParsedFile& file,
@@ -53,9 +56,12 @@ class Session {
   /// (`missing` tells more).
   [[nodiscard]] Result<Node*> map(const std::string& name, Node& by, Missing& missing);
   /// The search list of `first`: its needs, their needs, and so on. What is not found goes to missing().
+  /// An error is a file at which ld.so gives up; it may have missing() something before.
   [[nodiscard]] Result<std::vector<Node*>> load_needs(Node& first);
   [[nodiscard]] const std::vector<Missing>& missing() const { return missing_; }
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+  /// The subdirectories of the variants that were met.
+  [[nodiscard]] const std::set<std::string>& subdirectories() const { return subdirectories_; }
 
   /// Every symbol version that the objects ask for must be defined (rule G30).
   [[nodiscard]] Result<void> check_versions(const std::vector<Node*>& objects) const;
@@ -81,6 +87,7 @@ class Session {
 
   Search& search_;
   bool trace_;
+  bool any_processor_;
   std::deque<Node> nodes_;
   Node* program_ = nullptr;
   std::unordered_map<std::string, Node*> names_;
@@ -88,6 +95,7 @@ class Session {
   std::unordered_set<const Node*> listed_;
   std::vector<Missing> missing_;
   std::vector<std::string> notes_;
+  std::set<std::string> subdirectories_;
 };
 
 }  // namespace jail::elf

@@ -12,6 +12,12 @@
 
 namespace jail::elf::testing {
 
+struct MadeNeed {
+  std::string file;
+  std::string version;
+  bool weak = false;
+};
+
 struct Maker {
   bool wide = true;
   bool big = false;
@@ -22,9 +28,10 @@ struct Maker {
   std::vector<std::pair<std::uint64_t, std::string>> names;  ///< DT_NEEDED and the like, DT_RPATH, DT_RUNPATH
   std::vector<std::pair<std::uint64_t, std::uint64_t>> values;     ///< other entries
   std::vector<std::pair<std::string, bool>> symbols;               ///< name, undefined
-  std::vector<std::pair<std::string, std::string>> version_needs;  ///< file, version
+  std::vector<MadeNeed> version_needs;
   std::vector<std::string> version_definitions;
   std::string note;  ///< JSON of a .note.dlopen
+  std::string code;  ///< where the program starts
 
   std::string bytes;
 
@@ -53,7 +60,7 @@ struct Maker {
     word(piece.size);
     word(piece.size);
     if (!wide) number(5, 4);
-    word(16);
+    word(kind == PT_LOAD ? 4096 : 16);
   }
 
   /// The file. Addresses equal offsets; one PT_LOAD holds it all.
@@ -62,7 +69,10 @@ struct Maker {
             static_cast<char>(big ? ELFDATA2MSB : ELFDATA2LSB) + '\x01' + std::string(9, '\0');
     const std::size_t header = wide ? 64 : 52;
     const std::size_t entry = wide ? 56 : 32;
-    bytes.resize(header + 4 * entry);
+    bytes.resize(header + 5 * entry);
+    align();
+    const std::uint64_t start_of_code = code.empty() ? 0 : bytes.size();
+    bytes += code;
     align();
     std::vector<std::pair<std::uint64_t, std::uint64_t>> dynamic;
     for (const auto& [tag, name] : names) dynamic.emplace_back(tag, text(name));
@@ -91,7 +101,8 @@ struct Maker {
     const Piece load{0, bytes.size()};
     std::string body = std::move(bytes);
     bytes = body.substr(0, 16);
-    write_header(header, entry);
+    write_header(header, entry, start_of_code);
+    segment(interpreter.empty() ? std::uint32_t{PT_NULL} : std::uint32_t{PT_PHDR}, {header, 5 * entry});
     segment(PT_LOAD, load);
     segment(PT_DYNAMIC, dynamic_piece);
     segment(interpreter.empty() ? std::uint32_t{PT_NULL} : std::uint32_t{PT_INTERP}, interpreter_piece);
@@ -100,17 +111,17 @@ struct Maker {
   }
 
  private:
-  void write_header(std::size_t header, std::size_t entry) {
+  void write_header(std::size_t header, std::size_t entry, std::uint64_t start_of_code) {
     number(type, 2);
     number(machine, 2);
     number(1, 4);
-    word(0);
+    word(start_of_code);
     word(header);
     word(0);
     number(0, 4);
     number(header, 2);
     number(entry, 2);
-    number(4, 2);
+    number(5, 2);
     number(0, 6);
   }
 
@@ -134,6 +145,10 @@ struct Maker {
   }
 
   void add_versions(std::vector<std::pair<std::uint64_t, std::uint64_t>>& dynamic) {
+    if (!version_needs.empty() || !version_definitions.empty()) {
+      dynamic.emplace_back(DT_VERSYM, bytes.size());
+      bytes.append(16, '\0');
+    }
     if (!version_needs.empty()) {
       dynamic.emplace_back(DT_VERNEED, bytes.size());
       dynamic.emplace_back(DT_VERNEEDNUM, version_needs.size());
@@ -141,13 +156,13 @@ struct Maker {
     for (std::size_t i = 0; i < version_needs.size(); ++i) {
       number(1, 2);
       number(1, 2);
-      number(text(version_needs[i].first), 4);
+      number(text(version_needs[i].file), 4);
       number(16, 4);
       number(i + 1 < version_needs.size() ? 32 : 0, 4);
       number(0, 4);
-      number(0, 2);
+      number(version_needs[i].weak ? VER_FLG_WEAK : 0, 2);
       number(2, 2);
-      number(text(version_needs[i].second), 4);
+      number(text(version_needs[i].version), 4);
       number(0, 4);
     }
     if (!version_definitions.empty()) {

@@ -68,9 +68,32 @@ TEST_CASE("a loader's strings are its policy") {
   CHECK(read.lib == "lib64");
   CHECK(read.cache == "/opt/etc/ld.so.cache");
   CHECK(read.subdirectories.size() == 4);
-  const LoaderPolicy old = read_policy(abi, loader + std::string("\0tls\0xeon_phi\0", 14));
-  CHECK(old.subdirectories.size() == 3 + 23 + 1);
+  const std::string legacy = loader + std::string("\0tls\0", 5);
+  const LoaderPolicy old = read_policy(abi, legacy + "(GLIBC 2.36-9) stable release version 2.36.");
+  CHECK(old.subdirectories.size() == 3 + 31 + 1);
   CHECK(old.subdirectories.back().name.empty());
+  CHECK(read_policy(abi, legacy + "(GLIBC 2.41-3) stable release version 2.41.").subdirectories.size() == 4);
   CHECK(read_policy(abi, std::string(1000, '/')).system_dirs == table.system_dirs);
   CHECK(default_policy({ELFCLASS64, ELFDATA2LSB, 999}).system_dirs == Strings{"/lib/", "/usr/lib/"});
+}
+
+TEST_CASE("a processor searches the subdirectories of what it can do") {
+  const std::string loader("\0x86-64-v4:x86-64-v3:x86-64-v2\0\0tls\0", 36);
+  const LoaderPolicy policy = read_policy({ELFCLASS64, ELFDATA2LSB, EM_X86_64}, loader);
+  const auto searched = [&](const Capabilities& capabilities) {
+    Strings names;
+    for (const Subdirectory& one : for_processor(policy, capabilities).subdirectories) {
+      if (!one.variant()) names.push_back(one.name);
+    }
+    return names;
+  };
+  const Strings everywhere{"tls/x86_64/x86_64/", "tls/x86_64/", "tls/x86_64/", "tls/",
+                           "x86_64/x86_64/",     "x86_64/",     "x86_64/",     ""};
+  CHECK(searched({}) == everywhere);
+  Strings with_v2 = everywhere;
+  with_v2.insert(with_v2.begin(), "glibc-hwcaps/x86-64-v2/");
+  CHECK(searched({"x86-64-v2"}) == with_v2);
+  CHECK(capabilities_for(policy, "glibc-hwcaps/x86-64-v3") == Capabilities{"x86-64-v3", "x86-64-v2"});
+  CHECK(capabilities_for(policy, "tls/haswell/avx512_1") == Capabilities{"haswell", "avx512_1"});
+  CHECK(capabilities_for(policy, "nothing").empty());
 }

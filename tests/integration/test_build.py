@@ -172,6 +172,44 @@ def test_an_object_that_has_all_the_links_that_its_file_system_allows_is_renewed
         subprocess.run(["umount", "-l", state], check=True)
 
 
+def test_where_the_file_system_can_files_share_their_blocks_with_their_sources():
+    with Home("size=400m") as home:
+        house = pathlib.Path("/mnt/cow")
+        house.mkdir()
+        subprocess.run(["truncate", "-s", "200M", "/mnt/image"], check=True)
+        made = subprocess.run(["mkfs.btrfs", "-q", "/mnt/image"]).returncode == 0
+        if not made or subprocess.run(["mount", "-o", "loop", "/mnt/image", house]).returncode != 0:
+            pytest.skip("no btrfs here: blocks cannot be shared")
+        shutil.move(home.path, house / "home")
+        blob = house / "home/blob"
+        text = os.urandom(2_000_000)
+        blob.write_bytes(text)
+        manifest = house / "home/manifests/tiny.toml"
+        manifest.write_text(manifest.read_text().replace(str(home.path), str(house / "home")))
+
+        def run(*words):
+            return subprocess.run(jail(house / "home", *words), check=True, capture_output=True, text=True).stdout
+
+        def shares(path):
+            return "shared" in subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True).stdout
+
+        os.sync()
+        assert not shares(blob)
+        run("build", "tiny")
+        run("build", "tiny", "--into", str(house / "plain"))
+        inside = house / "home/state/jails/tiny/current/tree/usr/share/blob"
+        for copy in (inside, house / "plain/usr/share/blob"):
+            assert shares(copy) and copy.stat().st_ino != blob.stat().st_ino and copy.read_bytes() == text
+        # What is shared is what it was: who writes to the source writes elsewhere.
+        with open(blob, "r+b") as file:
+            file.write(b"other")
+        run("verify", "tiny", str(house / "plain"))
+        assert inside.read_bytes() == text
+        assert "generation 2" in run("build", "tiny")
+        run("verify", "tiny")
+        subprocess.run(["umount", "-l", house], check=True)
+
+
 def test_where_the_store_is_on_another_file_system_files_are_copied():
     with Home("size=200m") as home:
         store = home.path / "state/store"

@@ -143,7 +143,7 @@ def test_gc_beside_builds_and_a_process_in_an_old_generation(it):
     tree = it.home / "state/jails/tiny/gen/000001/tree"
     living = subprocess.Popen(["chroot", tree, "/usr/bin/sleep", "1000"])
     names = ("tiny", "second", "third")
-    problems, counts, end = [], {"build": 0, "gc": 0, "busy": 0}, time.monotonic() + 6
+    problems, counts, end = [], {"build": 0, "gc": 0, "busy": 0}, time.monotonic() + 4
 
     def builds(name):
         number = 0

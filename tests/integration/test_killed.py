@@ -217,7 +217,7 @@ def test_killed_at_any_system_call(deed):
         begin = time.monotonic()
         tried = killed = 0
         for place in places:
-            if not FULL and time.monotonic() > begin + 4:
+            if not FULL and time.monotonic() > begin + 2:
                 break
             it.before()
             killed += killed_at(home, place, it.words) is not None

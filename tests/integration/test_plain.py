@@ -144,6 +144,26 @@ def test_a_tree_that_somebody_lives_in_is_not_replaced(home):
     assert (TREE / "usr/share/blob").read_bytes() == b"C" * 10000
 
 
+def test_killed_between_its_two_switches_the_new_tree_has_its_lock(home):
+    met = 0
+    for number in range(1, 9):
+        home.change(f"N{number}")
+        done = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject=renameat,renameat2:signal=KILL:when={number}",
+                               *home.command("build", "tiny", "--into", str(TREE))], capture_output=True)
+        if done.returncode == 0:
+            break
+        if TREE.exists() and (TREE / "etc/text").read_text() == f"N{number}":
+            staged = TREE.parent / ".tree.jail-new/files/jail.lock"
+            assert staged.exists()
+            met += 1
+        if TREE.exists():
+            home.run("verify", str(TREE))
+        into(home)
+        home.run("verify", str(TREE))
+        assert sorted(os.listdir(TREE.parent)) == ["tree", "tree.jail"]
+    assert done.returncode == 0 and met >= 1, (number, met)
+
+
 @pytest.mark.parametrize("options, word", [("size=2m", "No space left on device"), ("size=64m,nr_inodes=25", "No space left on device")])
 def test_in_want_nothing_is_half_done(home, options, word):
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "tmpfs", "/mnt/plain"], check=True)

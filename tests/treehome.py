@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -107,3 +108,23 @@ def snapshot(top):
             link = os.readlink(path) if os.path.islink(path) else ""
             found[path] = (status.st_mode, status.st_uid, status.st_gid, content, link)
     return found
+
+
+def small_root():
+    """A source root that holds just what the jail needs, and a package database of one package: of a host's thousand lists
+    most system calls would be reads."""
+    root = pathlib.Path("/mnt/root")
+    for folder in ("usr/bin", "usr/lib64", "usr/lib/x86_64-linux-gnu", "etc", "mnt", "var/lib/dpkg/info"):
+        (root / folder).mkdir(parents=True)
+    for link in ("bin", "lib", "lib64"):
+        (root / link).symlink_to(f"usr/{link}")
+    files = ["/usr/bin/true", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"]
+    for file in files:
+        shutil.copy(file, root / file.lstrip("/"))
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (root / "mnt/home").symlink_to("/home")
+    (root / "home").mkdir()
+    (root / "var/lib/dpkg/info/one.list").write_text("/.\n" + "\n".join(files) + "\n")
+    (root / "var/lib/dpkg/status").write_text("Package: one\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n")
+    return root

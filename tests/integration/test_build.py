@@ -13,7 +13,7 @@ import time
 import pytest
 
 from jailtest import BIN, wait_for
-from treehome import MANIFEST, Home, jail, own_mounts, refused, snapshot  # noqa: F401
+from treehome import MANIFEST, Home, jail, own_mounts, refused, small_root, snapshot  # noqa: F401
 
 
 # ---- killed (and see test_killed.py) -------------------------------------------------------------------------
@@ -355,7 +355,10 @@ NOBODY_MAY_WRITE = bytes.fromhex("02000000" "01000700ffffffff" "02000700feff0000
 def test_sources_and_manifests_that_others_may_replace_are_refused():
     with Home() as home:
         root = pathlib.Path("/mnt/above/root")
-        root.mkdir(parents=True)
+        root.parent.mkdir()
+        small_root().rename(root)
+        shutil.copy(home.path / "blob", root / "home/blob")
+        home.run("--root", str(root), "build", "tiny")
         home.run("build", "tiny")
 
         def refused_naming(path, *words):
@@ -364,10 +367,13 @@ def test_sources_and_manifests_that_others_may_replace_are_refused():
 
         for directory in (root, root.parent):
             directory.chmod(0o777)
-            # What is planned from it does not matter: nothing is read for a tree.
-            done = home.run("--root", str(root), "build", "tiny", status=None)
-            assert done.returncode in (65, 66, 78), done
+            refused_naming(directory, "--root", str(root))
             directory.chmod(0o755)
+            os.setxattr(directory, "system.posix_acl_access", NOBODY_MAY_WRITE)
+            refused_naming(directory, "--root", str(root))
+            os.removexattr(directory, "system.posix_acl_access")
+            directory.chmod(0o755)
+        home.run("--root", str(root), "build", "tiny")
         manifests = home.path / "manifests"
         drop_ins = manifests / "tiny.toml.d"
         drop_ins.mkdir()

@@ -27,7 +27,7 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable exec files gc history init lint list lock logs plan reload remove restart rollback show stale start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec files gc history init lint list lock logs plan ps reload remove restart rollback show stale start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
@@ -69,6 +69,7 @@ _jail() {
       exec) own='--tree --host' ;;
       init) own='--test-certificate --keep-units --undo --dry-run' ;;
       logs) own='--lines --follow' ;;
+      ps) own='--stale' ;;
       reload) own='--using' ;;
       remove) own='--purge' ;;
       show) own='--all' ;;

@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec files gc history init lint list lock logs plan reload remove restart rollback show stale start status stop verify why
+set -l verbs build deps diff disable doctor enable exec files gc history init lint list lock logs plan ps reload remove restart rollback show stale start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -57,6 +57,7 @@ $verb -a stale -d 'Say which jails hold other files than the host'
 $verb -a lock -d 'Print what a tree must contain'
 $verb -a logs -d 'Print what services have logged'
 $verb -a plan -d 'Print what a build would put into the tree'
+$verb -a ps -d 'Show the processes of jails'
 $verb -a reload -d 'Have services read their configuration again'
 $verb -a remove -d 'Remove the trees of a jail'
 $verb -a restart -d 'Restart services'
@@ -69,7 +70,7 @@ $verb -a why -d 'Say why a file is in the tree'
 
 complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -a '(__jail_manifests)'
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
-complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs reload remove restart rollback stale start status stop verify why' -a '(__jail_built)'
+complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec files history lock logs ps reload remove restart rollback stale start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
 complete -c jail -n '__fish_seen_subcommand_from build' -l into -r -F -d 'Make a plain tree there'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
@@ -83,6 +84,7 @@ complete -c jail -n '__fish_seen_subcommand_from init' -l undo -d 'Remove what i
 complete -c jail -n '__fish_seen_subcommand_from init' -l dry-run -d 'Only say what would be done'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s n -l lines -x -a all -d 'The last so many lines'
 complete -c jail -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Go on with what comes'
+complete -c jail -n '__fish_seen_subcommand_from ps' -l stale -d 'Only those in another generation than the current one'
 complete -c jail -n '__fish_seen_subcommand_from reload' -l using -r -F -d 'Those that show a path as a configuration'
 complete -c jail -n '__fish_seen_subcommand_from remove' -l purge -d 'Remove volumes too'
 complete -c jail -n '__fish_seen_subcommand_from show' -l all -d 'Show defaults too'

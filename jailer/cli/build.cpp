@@ -12,9 +12,11 @@
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/closure/source_root.h"
+#include "jailer/manifest/search.h"
 #include "jailer/tree/builder.h"
 #include "jailer/tree/plain.h"
 #include "jailer/tree/state.h"
+#include "jailer/witness/witness.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::cli {
@@ -32,6 +34,7 @@ struct Outcome {
   std::string into;
   std::vector<pid_t> living = {};  ///< in what was not as built
   std::vector<std::string> warnings;
+  bool witnessed = false;  ///< nothing had to be read
 };
 
 /// What a manifest says is done as root: those of the places where they are looked for must be root's alone.
@@ -52,7 +55,7 @@ Result<Outcome> build_into(const Context& context, Planned& planned, const Optio
   const std::string into = std::filesystem::absolute(options.into, error).lexically_normal().string();
   const std::string directory =
       into.size() > 1 && into.ends_with('/') ? into.substr(0, into.size() - 1) : into;
-  JAIL_TRY(built, build_plain(context.instance, planned.plan, directory, {options.force}));
+  JAIL_TRY(built, build_plain(context.instance, planned.plan, directory, {options.force, nullptr}));
   for (const std::string& path : planned.live)
     planned.plan.warnings.push_back(fmt::format(
         "{} is live configuration: in a plain tree it is empty, copy what you need", quote(path)));
@@ -60,10 +63,21 @@ Result<Outcome> build_into(const Context& context, Planned& planned, const Optio
 }
 
 Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
-  JAIL_TRY(planned, plan_build(context, name));
+  // A witness knows the running system and jails by name alone.
+  const bool witnessed =
+      options.into.empty() && context.root == "/" && valid_name(name) && !manifest::is_path(name);
+  JAIL_CHECK(tree::demand_root("build a jail"));
+  if (witnessed && !options.force)
+    if (auto same = still_standing(context.instance, name))
+      return Outcome{
+          name, {same->generation, false, same->files, same->bytes, {}}, "", {}, std::move(same->warnings),
+          true};
+  Looks looks;
+  JAIL_TRY(planned, plan_build(context, name, &looks));
   JAIL_CHECK(demand_safe_manifests(context, planned));
   if (!options.into.empty()) return build_into(context, planned, options);
-  JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen, {options.force}));
+  JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen,
+                        {options.force, witnessed ? &looks : nullptr}));
   Outcome outcome{planned.plan.name, built, "", {}, planned.plan.warnings};
   if (!built.mended.empty())
     if (const auto running = running_in(context.instance, outcome.name)) outcome.living = *running;
@@ -88,7 +102,8 @@ void print(const Context& context, const Outcome& outcome) {
     fmt::print("{}: generation {}, {} files, {}\n", outcome.name, built.generation, built.files,
                human_size(built.bytes));
   else
-    fmt::print("{}: up to date (generation {})\n", outcome.name, built.generation);
+    fmt::print("{}: up to date (generation {}){}\n", outcome.name, built.generation,
+               outcome.witnessed && context.verbose ? ", as its witness says" : "");
 }
 
 nlohmann::json as_json(const Outcome& outcome) {

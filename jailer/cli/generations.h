@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "jailer/cli/cli.h"
 #include "supervisor/spec/generation.h"
@@ -13,5 +14,8 @@ namespace jail::cli {
 [[nodiscard]] Result<generation::Opened> open_generation(const Context& context,
                                                          const std::string& name_or_path,
                                                          unsigned long number);
+
+/// The names of all jails that are built.
+[[nodiscard]] Result<std::vector<std::string>> built_jails(const Context& context);
 
 }  // namespace jail::cli

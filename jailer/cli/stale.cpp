@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jailer/cli/format.h"
+#include "jailer/cli/generations.h"
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
 #include "jailer/tree/builder.h"
@@ -14,14 +15,6 @@
 
 namespace jail::cli {
 namespace {
-
-Result<std::vector<std::string>> built_jails(const Context& context) {
-  JAIL_TRY(all, list(context.instance));
-  std::vector<std::string> names;
-  for (const Built& jail : all)
-    if (jail.generation != 0) names.push_back(jail.name);
-  return names;
-}
 
 Result<LockDiff> look(const Context& context, const std::string& name) {
   JAIL_CHECK(tree::demand_root("compare a jail with the host"));

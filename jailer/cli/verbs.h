@@ -21,6 +21,7 @@ void add_list(CLI::App& app, Context& context);
 void add_lock(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_plan(CLI::App& app, Context& context);
+void add_ps(CLI::App& app, Context& context);
 void add_remove(CLI::App& app, Context& context);
 void add_rollback(CLI::App& app, Context& context);
 void add_show(CLI::App& app, Context& context);

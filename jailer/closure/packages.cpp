@@ -55,7 +55,6 @@ struct ListName {
   std::string file;
   std::string package;
   std::string architecture;  ///< empty where the name has none
-  bool operator<(const ListName& other) const { return file < other.file; }
 };
 
 std::optional<ListName> list_name(std::string_view file) {
@@ -68,18 +67,24 @@ std::optional<ListName> list_name(std::string_view file) {
   return name;
 }
 
-std::vector<ListName> list_names(int info_fd) {
-  std::vector<ListName> names;
-  const int copy = ::fcntl(info_fd, F_DUPFD_CLOEXEC, 0);
+/// The names in a directory, sorted.
+std::vector<std::string> names_of(int fd) {
+  std::vector<std::string> names;
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(copy < 0 ? nullptr : ::fdopendir(copy), &::closedir);
   if (!dir) {
     if (copy >= 0) ::close(copy);
     return names;
   }
-  while (const dirent* entry = ::readdir(dir.get())) {
-    if (auto name = list_name(entry->d_name)) names.push_back(std::move(*name));
-  }
+  while (const dirent* entry = ::readdir(dir.get())) names.emplace_back(entry->d_name);
   std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<ListName> list_names(int info_fd) {
+  std::vector<ListName> names;
+  for (const std::string& file : names_of(info_fd))
+    if (auto name = list_name(file)) names.push_back(std::move(*name));
   return names;
 }
 
@@ -149,17 +154,31 @@ WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vecto
   return wanted;
 }
 
-/// "Version" and "Architecture" of the installed packages of `owners`, from the status file.
-void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
-  std::map<std::pair<std::string, std::string>, std::string> versions;  // (package, architecture) -> version
-  std::map<std::string, std::pair<std::string, std::string>> any;       // package -> (architecture, version)
+/// The status file, and what dpkg has noted since it wrote that: it does so after a run, and its triggers are
+/// run before.
+std::string read_status(const SourceRoot& root, int dpkg_fd) {
+  std::string buffer;
+  const auto status = slurp(dpkg_fd, "status", buffer);
+  std::string text(status ? *status : std::string_view());
+  const auto updates = root.open_at("/var/lib/dpkg/updates", O_RDONLY | O_DIRECTORY);
+  if (!updates) return text;
+  for (const std::string& name : names_of(updates->get())) {
+    const bool number = !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
+    const auto note =
+        number ? slurp(updates->get(), name.c_str(), buffer) : Result<std::string_view>(std::string_view());
+    if (note && text.size() + note->size() <= 2 * max_file) text.append("\n\n").append(*note);
+  }
+  return text;
+}
+
+/// Calls `use(package, architecture, version)` for each installed package of the status file and what follows
+/// it. Of several words about a package the last one counts.
+template <class Use>
+void for_each_installed(std::string_view status, Use use) {
   std::string_view package, version, architecture;
   bool installed = false;
   const auto end_of_stanza = [&] {
-    if (!package.empty() && installed) {
-      versions[{std::string(package), std::string(architecture)}] = version;
-      any[std::string(package)] = {std::string(architecture), std::string(version)};
-    }
+    if (!package.empty() && installed) use(package, architecture, version);
     package = version = architecture = {};
     installed = false;
   };
@@ -178,6 +197,16 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
       installed = text->find("not-installed") == std::string_view::npos;
   });
   end_of_stanza();
+}
+
+/// "Version" and "Architecture" of the packages of `owners`, from the status file.
+void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
+  std::map<std::pair<std::string_view, std::string_view>, std::string_view> versions;
+  std::map<std::string_view, std::pair<std::string_view, std::string_view>> any;
+  for_each_installed(status, [&](auto package, auto architecture, auto version) {
+    versions[{package, architecture}] = version;
+    any[package] = {architecture, version};
+  });
   for (auto& [path, owner] : owners) {
     if (const auto found = versions.find({owner.package, owner.architecture}); found != versions.end()) {
       owner.version = found->second;
@@ -193,6 +222,7 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
 Result<PackageDatabase> PackageDatabase::open(const std::string& root,
                                               const std::vector<std::string>& paths) {
   PackageDatabase database;
+  if (paths.empty()) return database;
   JAIL_TRY(source, SourceRoot::open(root));
   // Both within the root: a link of another root's must not lead to the lists of this host.
   const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
@@ -220,8 +250,22 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
       }
     });
   }
-  if (const auto status = slurp(dpkg->get(), "status", buffer)) add_versions(*status, database.owners_);
+  add_versions(read_status(source, dpkg->get()), database.owners_);
   return database;
+}
+
+Result<std::map<std::string, std::string>> installed_versions(const std::string& root) {
+  JAIL_TRY(source, SourceRoot::open(root));
+  std::map<std::string, std::string> versions;
+  const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
+  if (!dpkg && dpkg.error().exit == Exit::no_input) return versions;
+  if (!dpkg) return tl::unexpected(dpkg.error());
+  const std::string status = read_status(source, dpkg->get());
+  for_each_installed(status, [&](auto package, auto architecture, auto version) {
+    versions.insert_or_assign(fmt::format("{}:{}", package, architecture), version);
+    versions.insert_or_assign(std::string(package), version);
+  });
+  return versions;
 }
 
 std::optional<Owner> PackageDatabase::owner(const std::string& path) const {

@@ -25,8 +25,8 @@ struct JailDir {
   UniqueFd lock;
 };
 
-/// Opens and locks jails/NAME; Exit::busy if another build has it for longer than a moment. Where not `make`, a jail that is not there
-/// is Exit::no_input.
+/// Opens and locks jails/NAME; Exit::busy if another build has it for longer than a moment. Where not `make`,
+/// a jail that is not there is Exit::no_input.
 [[nodiscard]] Result<JailDir> open_jail(const Instance& instance, const std::string& name, bool make);
 
 /// Generations that are there, rising.

@@ -27,6 +27,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
     locked.source = entry.source;
     locked.package = material->package;
     locked.package_version = material->version;
+    locked.package_architecture = material->architecture;
   }
   return locked;
 }
@@ -36,6 +37,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
 Result<Lock> lock_of_plan(const Plan& plan, const std::vector<Material>& materials) {
   Lock lock;
   lock.name = plan.name;
+  lock.distribution = plan.distribution;
   lock.entries.reserve(plan.entries.size());
   auto material = materials.begin();
   for (const auto& [path, entry] : plan.entries)

@@ -105,9 +105,12 @@ Plan standing_alone(const Plan& plan) {
 /// do that in one step, `aside` is used, and for a moment nothing has the name.
 bool exchange(int from_dir, const char* from, int to_dir, const char* to, const char* aside) {
   if (::renameat2(from_dir, from, to_dir, to, RENAME_EXCHANGE) == 0) return true;
-  if (errno != EINVAL && errno != ENOSYS) return false;
-  return ::renameat(to_dir, to, from_dir, aside) == 0 && ::renameat(from_dir, from, to_dir, to) == 0 &&
-         ::renameat(from_dir, aside, from_dir, from) == 0;
+  if ((errno != EINVAL && errno != ENOSYS) || ::renameat(to_dir, to, from_dir, aside) != 0) return false;
+  if (::renameat(from_dir, from, to_dir, to) == 0) return ::renameat(from_dir, aside, from_dir, from) == 0;
+  const int error = errno;
+  (void)::renameat(from_dir, aside, to_dir, to);
+  errno = error;
+  return false;
 }
 
 class PlainBuild {
@@ -344,7 +347,7 @@ Result<BuildResult> build_plain(const Instance& instance, const Plan& plan, cons
   return PlainBuild(plan, std::move(place), std::move(sources), std::move(store)).run(options.force);
 }
 
-Result<VerifyResult> verify_plain(const std::string& directory) {
+Result<VerifyResult> verify_plain(const std::string& directory, const VerifyOptions& options) {
   JAIL_CHECK(demand_root("verify a tree"));
   JAIL_TRY(place, Place::open(directory));
   UniqueFd root = place.open_tree();
@@ -355,7 +358,8 @@ Result<VerifyResult> verify_plain(const std::string& directory) {
   if (!files)
     return with_hint(fail_errno(Exit::no_input, errno, "{}.jail: cannot open", quote(directory)),
                      "only a tree that jail build --into has made can be verified by its path");
-  return verify_tree(files.get(), directory + ".jail", RootDir(std::move(root), directory), Volumes::open);
+  return verify_tree(files.get(), directory + ".jail", RootDir(std::move(root), directory), Volumes::open,
+                     options);
 }
 
 }  // namespace jail

@@ -14,6 +14,7 @@
 
 #include "jailer/closure/plan.h"
 #include "jailer/tree/builder.h"
+#include "jailer/tree/verify.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/instance.h"
 
@@ -28,6 +29,7 @@ namespace jail {
 
 /// Compares a plain tree with its lock, as verify() does. What a daemon has added in its volumes is no
 /// difference. Exit::no_input where `directory` is no tree of ours.
-[[nodiscard]] Result<VerifyResult> verify_plain(const std::string& directory);
+[[nodiscard]] Result<VerifyResult> verify_plain(const std::string& directory,
+                                                const VerifyOptions& options = {});
 
 }  // namespace jail

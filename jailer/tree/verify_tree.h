@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "jailer/tree/builder.h"
 #include "jailer/tree/root_dir.h"
+#include "jailer/tree/verify.h"
 
 namespace jail::tree {
 
@@ -15,6 +15,6 @@ enum class Volumes : std::uint8_t { outside, open };
 
 /// As verify(): `files` is the directory that jail.lock and what it froze lie in, `where` its path.
 [[nodiscard]] Result<VerifyResult> verify_tree(int files, const std::string& where, RootDir tree,
-                                               Volumes volumes);
+                                               Volumes volumes, const VerifyOptions& options);
 
 }  // namespace jail::tree

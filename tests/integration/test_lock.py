@@ -16,7 +16,7 @@ PAGE = (REPO / "contrib/man/jail.lock.5").read_text()
 ALL = {"path", "type", "mode", "uid", "gid", "why"}
 OF_TYPE = {"directory": set(), "symlink": {"target"}, "character_device": {"major", "minor"}, "block_device": {"major", "minor"},
            "file": {"size", "sha256"}}
-OPTIONAL = {"source", "package", "package_version", "secret"}
+OPTIONAL = {"source", "package", "package_version", "package_architecture", "secret"}
 
 MANIFEST = r"""
 version = 1
@@ -93,7 +93,7 @@ def test_the_tree_hash_and_the_seal_can_be_computed_from_the_page_alone(it):
 def test_keys_order_and_lines_are_as_the_page_says(it):
     text = lock_text(it).decode()
     lock = json.loads(text)
-    assert set(lock) == {"version", "name", "entries", "tree_hash", "frozen", "volumes", "seal"} and lock["version"] == 1
+    assert set(lock) == {"version", "name", "distribution", "entries", "tree_hash", "frozen", "volumes", "seal"} and lock["version"] == 1
     assert all(re.search(rf"^\.It Cm .*\b{key}\b", PAGE, re.M) for key in set(lock) | ALL | OPTIONAL)
     paths = [unquoted(e["path"]) for e in lock["entries"]]
     assert paths == sorted(set(paths)) and paths[0] == b"/"

@@ -254,6 +254,23 @@ TEST_CASE("owners come from the lists, in both spellings, diversions included") 
   CHECK_FALSE(PackageDatabase::open(bare.path, {"/x"})->owner("/x"));
 }
 
+TEST_CASE("what dpkg has noted since it wrote its status counts, the last word first") {
+  const Root root;
+  root.write("var/lib/dpkg/info/tool.list", "/usr/bin/tool\n");
+  root.write("var/lib/dpkg/status",
+             "Package: tool\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n");
+  const auto version = [&root] {
+    return PackageDatabase::open(root.path, {"/usr/bin/tool"})->owner("/usr/bin/tool")->version;
+  };
+  root.write("var/lib/dpkg/updates/0000",
+             "Package: tool\nStatus: install reinstreq half-installed\nArchitecture: all\nVersion: 1\n");
+  CHECK(version() == "1");
+  root.write("var/lib/dpkg/updates/0001",
+             "Package: tool\nStatus: install ok unpacked\nArchitecture: all\nVersion: 2\n");
+  root.write("var/lib/dpkg/updates/tmp.i", "Package: tool\nStatus: install ok installed\nVersion: 3\n");
+  CHECK(version() == "2");
+}
+
 TEST_CASE("a root's links do not lead to another root's lists") {
   const Root root;
   const Root elsewhere;

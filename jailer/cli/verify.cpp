@@ -4,6 +4,7 @@
 #include "jailer/tree/verify.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,7 @@
 #include "jailer/cli/generations.h"
 #include "jailer/cli/progress_line.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/tree/plain.h"
 #include "jailer/tree/state.h"
 #include "supervisor/base/quote.h"
 
@@ -24,6 +26,23 @@ struct Options {
   bool host = false;
 };
 
+/// What a word of the command line names: a jail, or (it holds a slash) the directory of a plain tree.
+struct Target {
+  std::string name;
+  bool plain = false;
+};
+
+Result<Target> target_of(const std::string& word) {
+  std::error_code error;
+  if (word.find('/') == std::string::npos || !std::filesystem::is_directory(word, error)) {
+    JAIL_TRY(name, jail_name(word));
+    return Target{std::move(name), false};
+  }
+  std::string path = std::filesystem::absolute(word, error).lexically_normal().string();
+  if (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return Target{std::move(path), true};
+}
+
 void print(const Context& context, const std::string& name, const VerifyResult& result) {
   for (const Difference& difference : result.differences) fmt::print("{}\n", difference.text);
   if (context.quiet) return;
@@ -33,8 +52,11 @@ void print(const Context& context, const std::string& name, const VerifyResult& 
     return;
   }
   fmt::print("{}, {} not as locked\n", all, result.differences.size());
-  fmt::print(stderr, "jail: {0}: not as it was built; a new generation mends it: jail build --force {0}\n",
-             name);
+  if (name.starts_with('/'))
+    fmt::print(stderr, "jail: {0}: not as it was built; mend it: jail build --into {0} NAME\n", name);
+  else
+    fmt::print(stderr, "jail: {0}: not as it was built; a new generation mends it: jail build --force {0}\n",
+               name);
 }
 
 /// "libssl3 3.0.11-1 -> 3.0.14-1", "libssl3 3.0.11-1 (no longer installed)", "without a package".
@@ -108,14 +130,16 @@ bool clean(const HostResult& result) {
   return result.changes.empty();
 }
 
-Result<VerifyResult> check_tree(const Context&, const generation::Opened& opened,
-                                const VerifyOptions& options) {
+Result<VerifyResult> check_tree(const Context& context, const Target& target, const VerifyOptions& options) {
+  if (target.plain) return verify_plain(target.name, options);
+  JAIL_TRY(opened, generation::open_current(context.instance, target.name));
   return verify(opened, options);
 }
 
-Result<HostResult> check_host(const Context& context, const generation::Opened& opened,
-                              const VerifyOptions& options) {
-  JAIL_TRY(lock, lock_of(opened));
+Result<HostResult> check_host(const Context& context, const Target& target, const VerifyOptions& options) {
+  if (target.plain) return fail(Exit::usage, "{}: --host is for jails", quote(target.name));
+  JAIL_TRY(opened, generation::open_current(context.instance, target.name));
+  JAIL_TRY(lock, lock_with_secrets(opened));
   return verify_host(lock, context.root, options);
 }
 
@@ -125,16 +149,14 @@ int for_each_jail(const Context& context, const Options& options, const Check& c
   int status = 0;
   nlohmann::json verified = nlohmann::json::array();
   for (const std::string& name_or_path : options.names) {
-    const auto name = jail_name(name_or_path);
-    const auto opened =
-        name ? generation::open_current(context.instance, *name) : tl::unexpected(name.error());
-    if (!opened) {
-      status = report(opened.error());
+    const auto target = target_of(name_or_path);
+    if (!target) {
+      status = report(target.error());
       continue;
     }
     const auto result = [&] {
-      ProgressLine line(context, *name);
-      return check(context, *opened, {options.quick ? &context.instance : nullptr, &line.progress()});
+      ProgressLine line(context, target->name);
+      return check(context, *target, {options.quick ? &context.instance : nullptr, &line.progress()});
     }();
     if (!result) {
       status = report(result.error());
@@ -142,9 +164,9 @@ int for_each_jail(const Context& context, const Options& options, const Check& c
     }
     if (!clean(*result) && status == 0) status = static_cast<int>(Exit::answer_no);
     if (context.json)
-      verified.push_back(as_json(*name, *result));
+      verified.push_back(as_json(target->name, *result));
     else
-      print(context, *name, *result);
+      print(context, target->name, *result);
   }
   if (context.json) print_json({{"version", 1}, {"jails", std::move(verified)}});
   return status;
@@ -166,7 +188,8 @@ int run(const Context& context, Options options) {
 void add_verify(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, context, "verify", "Compare the trees of jails with their locks");
   auto options = std::make_shared<Options>();
-  verb->add_option("name", options->names, "The jails; all that are built when none is named");
+  verb->add_option("name", options->names,
+                   "The jails, or directories of plain trees; all jails that are built when none is named");
   auto* quick =
       verb->add_flag("--quick", options->quick, "Do not read what has not been touched, by its stamps");
   verb->add_flag("--full", options->full, "Read every byte (the default)")->excludes(quick);

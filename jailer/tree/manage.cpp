@@ -1,5 +1,6 @@
 // list(), running_in() and remove(): what is done with jails once they are built.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include "jailer/tree/copy.h"
 #include "jailer/tree/generations.h"
 #include "jailer/tree/marks.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/state.h"
 #include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
@@ -73,6 +75,23 @@ Result<std::set<std::string>> volumes_to_purge(const Instance& instance, const J
     for (const std::string& volume : used) volumes.erase(volume);
   }
   return std::move(volumes);
+}
+
+/// The tree first and the lock last: killed meanwhile, it still can be told which volumes the jail has.
+Result<void> remove_generations(const JailDir& jail, const UnlinkWatch& watch) {
+  JAIL_TRY(numbers, generation_numbers(jail));
+  for (const unsigned long number : numbers) {
+    const std::string name = generation::file_name(number);
+    const std::string path = jail.path + "/gen/" + name;
+    const UniqueFd dir(
+        ::openat(jail.generations.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!dir) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
+    JAIL_CHECK(remove_tree(dir.get(), generation::tree, path + "/tree", &watch));
+    if (::renameat(jail.generations.get(), name.c_str(), jail.generations.get(), (".old-" + name).c_str()) !=
+        0)
+      return fail_write(errno, "{}: cannot remove", quote(path));
+  }
+  return {};
 }
 
 }  // namespace
@@ -171,11 +190,14 @@ Result<void> remove_generation(const Instance& instance, const std::string& name
   const auto current = generation::open_current(instance, name);
   if (current && current->number == number)
     return fail(Exit::busy, "{}: generation {} is the current one", name, number);
-  if (!processes_in(jail, number, process_roots()).empty())
-    return fail(Exit::busy, "{}: processes live in generation {}", name, number);
+  JAIL_TRY(opened, generation::open_number(instance, name, number));
+  // Claimed before the look at the processes: jaild holds what it is about to launch.
+  if (::flock(opened.dir.get(), LOCK_EX | LOCK_NB) != 0 ||
+      !processes_in(opened.dir.get(), process_roots()).empty())
+    return fail(Exit::busy, "{}: generation {} is in use", name, number);
   JAIL_TRY(store, Store::open(instance));
   const UnlinkWatch watch = store.watch();
-  JAIL_CHECK(remove_number(jail, number, watch));
+  JAIL_CHECK(remove_generation(jail, {number, std::move(opened.dir)}, watch));
   JAIL_CHECK(store.collect_garbage());
   store.save();
   return {};
@@ -195,7 +217,9 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
     return fail_write(errno, "{}: cannot remove", quote(jail.path + "/current"));
   for (const std::string& volume : volumes) JAIL_CHECK(remove_volume(instance, volume));
   JAIL_CHECK(clean_stale(jail));
+  wipe_generations(jail.generations.get(), "");
   const UnlinkWatch watch = store.watch();
+  JAIL_CHECK(remove_generations(jail, watch));
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
   for (const std::string_view note : {stale_mark, refresh_note})
     for (const std::string& file : {std::string(note), fmt::format(".{}.new", note)})
@@ -204,7 +228,7 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
   if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
       ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
     return fail_write(errno, "{}: cannot remove", quote(jail.path));
-  JAIL_CHECK(store.collect_garbage());
+  (void)store.collect_garbage();  // while a build runs it is left to that, or to gc
   store.save();
   return {};
 }

@@ -32,10 +32,11 @@ std::string package_database_stamp(const RootDir& root) {
 
 class Collector {
  public:
-  Collector(const Plan& plan, const RootDir& root, Store& store)
+  Collector(const Plan& plan, const RootDir& root, Store& store, Sharing sharing)
       : plan_(plan),
         root_(root),
         store_(store),
+        sharing_(sharing),
         begun_(file_clock()),
         database_(package_database_stamp(root)) {}
 
@@ -76,10 +77,10 @@ class Collector {
                   quote(entry.path));
     material.size = static_cast<std::uint64_t>(status.st_size);
     material.stamp = stamp_of(status);
-    material.shared = material.size > share_above && !entry.secret;
+    material.shared = sharing_ == Sharing::store && material.size > share_above && !entry.secret;
     const auto known = store_.index.sources.find(host_path(root_, entry.source));
     if (known != store_.index.sources.end() && known->second.device == status.st_dev &&
-        known->second.stamp == material.stamp) {
+        known->second.stamp == material.stamp && !known->second.sha256.empty()) {
       material.sha256 = known->second.sha256;
       material.mentions = known->second.mentions;
     } else {
@@ -134,11 +135,18 @@ class Collector {
 
   void learn(const Material& material, const struct stat& status) {
     const std::string path = host_path(root_, material.entry->source);
-    if (material.stamp.ctime >= begun_)  // may still change without a new stamp
+    if (material.entry->secret) {
+      // Its package alone, no hash: it is read at every build.
+      SourceRecord& record = store_.index.sources[path];
+      record.device = status.st_dev;
+      record.stamp = material.stamp;
+      record.sha256.clear();
+    } else if (material.stamp.ctime >= begun_) {  // may still change without a new stamp
       store_.index.sources.erase(path);
-    else
+    } else {
       store_.index.sources[path] = {status.st_dev,    material.stamp, material.sha256, "?", "", "", "",
                                     material.mentions};
+    }
   }
 
   /// dpkg's lists are read only when a source is new or dpkg has run since.
@@ -181,6 +189,7 @@ class Collector {
   const Plan& plan_;
   const RootDir& root_;
   Store& store_;
+  Sharing sharing_;
   std::int64_t begun_;
   std::string database_;
   std::vector<Material> materials_;
@@ -189,8 +198,9 @@ class Collector {
 
 }  // namespace
 
-Result<std::vector<Material>> collect_materials(const Plan& plan, const RootDir& root, Store& store) {
-  return Collector(plan, root, store).run();
+Result<std::vector<Material>> collect_materials(const Plan& plan, const RootDir& root, Store& store,
+                                                Sharing sharing) {
+  return Collector(plan, root, store, sharing).run();
 }
 
 Result<void> check_objects(const RootDir& root, std::vector<Material>& materials, const Store& store) {

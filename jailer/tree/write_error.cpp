@@ -16,7 +16,8 @@ struct Row {
 };
 constexpr Row rows[] = {
     {ENOSPC, Exit::cannot_create,
-     "free blocks or inodes there (df -h and df -i tell which; jail remove drops a jail), then build again"},
+     "free blocks or inodes there (df -h and df -i tell which; jail gc removes what no jail needs), then "
+     "build again"},
     {EDQUOT, Exit::cannot_create, "raise root's quota there or free something, then build again"},
     {EROFS, Exit::cannot_create,
      "mount that file system for writing, or keep the jails elsewhere (--home DIR)"},

@@ -14,7 +14,6 @@ namespace jail {
 namespace {
 
 constexpr std::string_view head = "jail-witness 1";
-constexpr const char* file_name = "witness";
 constexpr std::size_t max_size = 64UL << 20U;
 
 /// The numbers that stand for a path. Those that do not count are 0; all are where nothing is there.
@@ -158,7 +157,7 @@ bool take_head(Reader& in, std::string_view bytes, const Instance& instance, Sta
 std::optional<Standing> still_standing(const Instance& instance, const std::string& name) {
   const auto current = generation::open_current(instance, name);
   if (!current) return std::nullopt;
-  const auto bytes = read_file_at(current->dir.get(), file_name, max_size, false);
+  const auto bytes = read_file_at(current->dir.get(), witness_name, max_size, false);
   if (!bytes) return std::nullopt;
   Standing standing;
   standing.generation = current->number;
@@ -201,7 +200,7 @@ void leave_witness(const Instance& instance, int generation, const Standing& sta
     out.text(look->path);
     out.sight(*sight);
   }
-  (void)replace_file_at(generation, file_name, out.bytes, 0600, false);
+  (void)replace_file_at(generation, witness_name, out.bytes, 0600, false);
 }
 
 }  // namespace jail

@@ -18,6 +18,9 @@
 
 namespace jail {
 
+/// The name of the file. Whoever knows that a generation is not what it was removes it.
+inline constexpr const char* witness_name = "witness";
+
 /// What a build that has nothing to do says.
 struct Standing {
   unsigned long generation = 0;

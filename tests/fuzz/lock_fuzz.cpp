@@ -1,5 +1,5 @@
-// Any bytes as a lock, as the index of a generation and as that of the store. What is believed is written
-// again as it was read.
+// Any bytes as a lock, as the secrets beside it, as the index of a generation and as that of the store. What
+// is believed is written again as it was read.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -8,6 +8,7 @@
 #include "jailer/tree/lock.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/lock_text.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/store_index.h"
 #include "jailer/tree/tree_index.h"
 
@@ -21,6 +22,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     lock->tree_hash = tree_hash(lock->entries).value_or("");
     if (!lock_from_json(to_json(*lock), "f")) std::abort();
   }
+  // What it leaves out of secrets: believed for just these files, and written again as it was read.
+  Lock secrets;
+  LockEntry& key = secrets.entries.emplace_back();
+  key.path = "/k";
+  key.secret = true;
+  if (tree::add_secrets(secrets, text, "f") && !tree::add_secrets(secrets, tree::secrets_json(secrets), "f"))
+    std::abort();
   if (const auto index = tree::tree_index_from_json(text, "f"))
     if (!tree::tree_index_from_json(tree::to_json(*index), "f")) std::abort();
   if (const auto index = tree::StoreIndex::from_bytes(text)) {

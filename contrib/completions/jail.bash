@@ -27,11 +27,11 @@ _jail_names() {
 
 _jail() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-  local verbs='build deps diff disable doctor enable exec export files graph history init lint list lock logs plan reload remove restart rollback sbom show stale start status stop verify why'
+  local verbs='build deps diff disable doctor enable exec export files gc graph history init lint list lock logs plan reload remove restart rollback sbom show stale start status stop verify why'
   local common='--home --manifests --root --json --quiet --verbose --help'
   COMPREPLY=()
   case $prev in
-    --home | --manifests | --root)
+    --home | --manifests | --root | --into)
       mapfile -t COMPREPLY < <(compgen -d -- "$cur")
       return
       ;;
@@ -42,7 +42,7 @@ _jail() {
   esac
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${COMP_WORDS[i]} in
-      --home | --manifests | --root | --using) ((++i)) ;;
+      --home | --manifests | --root | --using | --into | --keep) ((++i)) ;;
       -*) ;;
       *) verb=${COMP_WORDS[i]} && break ;;
     esac
@@ -72,7 +72,8 @@ _jail() {
   if [[ $cur == -* ]]; then
     local own=''
     case $verb in
-      build) own='--force' ;;
+      build) own='--force --into' ;;
+      gc) own='--dry-run --keep' ;;
       deps) own='--explain' ;;
       export) own='--format --with-secrets' ;;
       graph | sbom) own='--format' ;;
@@ -97,7 +98,7 @@ _jail() {
     build | init | lint | plan | show)
       mapfile -t COMPREPLY < <(compgen -W "$(_jail_names)" -- "$cur"; compgen -f -X '!*.toml' -- "$cur")
       ;;
-    doctor | list) ;;
+    doctor | gc | list) ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$(_jail_names built)" -- "$cur") ;;
   esac
 }

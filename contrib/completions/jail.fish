@@ -27,7 +27,7 @@ function __jail_manifests
     end
 end
 
-set -l verbs build deps diff disable doctor enable exec export files graph history init lint list lock logs plan reload remove restart rollback sbom show stale start status stop verify why
+set -l verbs build deps diff disable doctor enable exec export files gc graph history init lint list lock logs plan reload remove restart rollback sbom show stale start status stop verify why
 complete -c jail -f
 complete -c jail -l home -x -a '(__fish_complete_directories)' -d 'Keep a whole instance below a directory'
 complete -c jail -l manifests -x -a '(__fish_complete_directories)' -d 'Look for manifests there first'
@@ -53,6 +53,7 @@ $verb -a export -d 'Write a tree as an archive'
 $verb -a graph -d 'Draw what is in a tree, and why'
 $verb -a sbom -d 'Print what is in a tree as a bill of materials'
 $verb -a files -d 'List what is in a tree'
+$verb -a gc -d 'Remove old generations and what no jail has'
 $verb -a history -d 'List the generations of a jail'
 $verb -a rollback -d 'Make an earlier generation the current one'
 $verb -a stale -d 'Say which jails hold other files than the host'
@@ -73,9 +74,12 @@ complete -c jail -n '__fish_seen_subcommand_from build init lint plan show' -F -
 complete -c jail -n '__fish_seen_subcommand_from deps' -F
 complete -c jail -n '__fish_seen_subcommand_from diff disable enable exec export files graph history lock logs reload remove restart rollback sbom stale start status stop verify why' -a '(__jail_built)'
 complete -c jail -n '__fish_seen_subcommand_from build' -l force -d 'Make a new generation in any case'
+complete -c jail -n '__fish_seen_subcommand_from build' -l into -r -F -d 'Make a plain tree there'
 complete -c jail -n '__fish_seen_subcommand_from deps' -l explain -d 'Show every place that was looked at'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l tree -d 'A program of the tree only'
 complete -c jail -n '__fish_seen_subcommand_from exec' -l host -d 'A program of the host only'
+complete -c jail -n '__fish_seen_subcommand_from gc' -l dry-run -d 'Only say what would be removed'
+complete -c jail -n '__fish_seen_subcommand_from gc' -l keep -x -d 'How many older generations stay'
 complete -c jail -n '__fish_seen_subcommand_from init' -l test-certificate -d 'Make a certificate for trying'
 complete -c jail -n '__fish_seen_subcommand_from init' -l keep-units -d 'Leave the units of the distribution alone'
 complete -c jail -n '__fish_seen_subcommand_from init' -l undo -d 'Remove what init made'

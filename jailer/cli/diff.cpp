@@ -78,8 +78,8 @@ Result<Pair> compare_generations(const Context& context, const Options& options)
     pair.before = earlier;
   }
   JAIL_TRY(before, open_generation(context, name, pair.before));
-  JAIL_TRY(old_lock, lock_of(before));
-  JAIL_TRY(new_lock, lock_of(after));
+  JAIL_TRY(old_lock, lock_with_secrets(before));
+  JAIL_TRY(new_lock, lock_with_secrets(after));
   pair.diff = compare(old_lock, new_lock);
   pair.values = compare_values(before, after, pair.diff.policy);
   return pair;

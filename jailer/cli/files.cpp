@@ -24,21 +24,27 @@ void print_details(const LockEntry& entry) {
   const std::string package =
       entry.package.empty() ? "" : fmt::format("  [{} {}]", entry.package, entry.package_version);
   const std::string target = entry.type == EntryType::symlink ? " -> " + escape(entry.target) : "";
+  const std::string size = entry.secret ? "secret" : std::to_string(entry.size);
   fmt::print("{}{:04o} {:>5}:{:<5} {:>10}  {}{}{}\n", type_letter(entry.type), entry.mode, entry.uid,
-             entry.gid, entry.size, escape(entry.path), target, escape(package));
+             entry.gid, size, escape(entry.path), target, escape(package));
 }
 
 nlohmann::json as_json(const LockEntry& entry) {
-  return {{"path", entry.path},
-          {"type", tree::type_name(entry.type)},
-          {"mode", fmt::format("{:04o}", entry.mode)},
-          {"uid", entry.uid},
-          {"gid", entry.gid},
-          {"size", entry.size},
-          {"sha256", entry.sha256},
-          {"target", entry.target},
-          {"package", entry.package},
-          {"version", entry.package_version}};
+  nlohmann::json object = {{"path", entry.path},
+                           {"type", tree::type_name(entry.type)},
+                           {"mode", fmt::format("{:04o}", entry.mode)},
+                           {"uid", entry.uid},
+                           {"gid", entry.gid},
+                           {"target", entry.target},
+                           {"package", entry.package},
+                           {"version", entry.package_version}};
+  if (entry.secret) {
+    object["secret"] = true;
+  } else {
+    object["size"] = entry.size;
+    object["sha256"] = entry.sha256;
+  }
+  return object;
 }
 
 int run_files(const Context& context, const Options& options) {

@@ -47,7 +47,7 @@ Row describe(const Context& context, const std::string& name, unsigned long numb
   Row row;
   row.number = number;
   const auto opened = open_generation(context, name, number);
-  auto lock = opened ? lock_of(*opened) : tl::unexpected(opened.error());
+  auto lock = opened ? lock_with_secrets(*opened) : tl::unexpected(opened.error());
   struct stat status {};
   if (opened && ::fstat(opened->dir.get(), &status) == 0) row.built = status.st_mtime;
   if (!lock) {

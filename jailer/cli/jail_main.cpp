@@ -35,9 +35,10 @@ int run(int argc, char** argv) {
   app.add_flag("-v,--verbose", context.verbose, "Say more");
   app.require_subcommand(1);
   const AddVerb verbs[] = {
-      add_build,    add_deps, add_diff, add_doctor, add_exec,       add_export, add_files,  add_graph,
-      add_history,  add_init, add_lint, add_list,   add_lock,       add_logs,   add_plan,   add_remove,
-      add_rollback, add_sbom, add_show, add_stale,  add_start_stop, add_status, add_verify, add_why,
+      add_build,      add_deps,   add_diff,    add_doctor,   add_exec, add_export, add_files,
+      add_gc,         add_graph,  add_history, add_init,     add_lint, add_list,   add_lock,
+      add_logs,       add_plan,   add_remove,  add_rollback, add_sbom, add_show,   add_stale,
+      add_start_stop, add_status, add_verify,  add_why,
   };
   for (const AddVerb add : verbs) add(app, context);
   try {

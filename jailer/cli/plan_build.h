@@ -11,6 +11,8 @@ namespace jail::cli {
 struct Planned {
   Plan plan;
   Frozen frozen;
+  std::vector<std::string> manifests;  ///< that it was read from
+  std::vector<std::string> live;       ///< paths of the tree that show the host's files, by mounts
 };
 
 /// Reads the manifest `name` (or the one at that path), plans its tree, lays out its policy. Changes nothing.

@@ -13,6 +13,7 @@ void add_diff(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);
 void add_files(CLI::App& app, Context& context);
+void add_gc(CLI::App& app, Context& context);
 void add_graph(CLI::App& app, Context& context);
 void add_history(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);

@@ -4,6 +4,7 @@
 #include "jailer/tree/verify.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,7 @@
 #include "jailer/cli/generations.h"
 #include "jailer/cli/progress_line.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/tree/plain.h"
 #include "jailer/tree/state.h"
 #include "supervisor/base/quote.h"
 
@@ -33,8 +35,11 @@ void print(const Context& context, const std::string& name, const VerifyResult& 
     return;
   }
   fmt::print("{}, {} not as locked\n", all, result.differences.size());
-  fmt::print(stderr, "jail: {0}: not as it was built; a new generation mends it: jail build --force {0}\n",
-             name);
+  if (name.starts_with('/'))
+    fmt::print(stderr, "jail: {0}: not as it was built; mend it: jail build --into {0} NAME\n", name);
+  else
+    fmt::print(stderr, "jail: {0}: not as it was built; a new generation mends it: jail build --force {0}\n",
+               name);
 }
 
 /// "libssl3 3.0.11-1 -> 3.0.14-1", "libssl3 3.0.11-1 (no longer installed)", "without a package".
@@ -108,14 +113,33 @@ bool clean(const HostResult& result) {
   return result.changes.empty();
 }
 
-Result<VerifyResult> check_tree(const Context&, const generation::Opened& opened,
+/// A word with a slash in it may be the directory of a plain tree.
+bool is_directory(const std::string& word) {
+  std::error_code error;
+  return word.find('/') != std::string::npos && std::filesystem::is_directory(word, error);
+}
+
+/// The name of the jail, or the absolute path of a plain tree.
+Result<std::string> name_of(const std::string& word) {
+  if (!is_directory(word)) return jail_name(word);
+  std::error_code error;
+  std::string path = std::filesystem::absolute(word, error).lexically_normal().string();
+  if (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
+Result<VerifyResult> check_tree(const Context& context, const std::string& name,
                                 const VerifyOptions& options) {
+  if (name.starts_with('/')) return verify_plain(name, options);
+  JAIL_TRY(opened, generation::open_current(context.instance, name));
   return verify(opened, options);
 }
 
-Result<HostResult> check_host(const Context& context, const generation::Opened& opened,
-                              const VerifyOptions& options) {
-  JAIL_TRY(lock, lock_of(opened));
+Result<HostResult> check_host(const Context& context, const std::string& name, const VerifyOptions& options) {
+  if (name.starts_with('/'))
+    return fail(Exit::usage, "{}: only the jails of an instance are compared with the host", quote(name));
+  JAIL_TRY(opened, generation::open_current(context.instance, name));
+  JAIL_TRY(lock, lock_with_secrets(opened));
   return verify_host(lock, context.root, options);
 }
 
@@ -124,17 +148,12 @@ template <class Check>
 int for_each_jail(const Context& context, const Options& options, const Check& check) {
   int status = 0;
   nlohmann::json verified = nlohmann::json::array();
-  for (const std::string& name_or_path : options.names) {
-    const auto name = jail_name(name_or_path);
-    const auto opened =
-        name ? generation::open_current(context.instance, *name) : tl::unexpected(name.error());
-    if (!opened) {
-      status = report(opened.error());
-      continue;
-    }
-    const auto result = [&] {
+  for (const std::string& word : options.names) {
+    const auto name = name_of(word);
+    const auto result = [&]() -> decltype(check(context, word, {})) {
+      if (!name) return tl::unexpected(name.error());
       ProgressLine line(context, *name);
-      return check(context, *opened, {options.quick ? &context.instance : nullptr, &line.progress()});
+      return check(context, *name, {options.quick ? &context.instance : nullptr, &line.progress()});
     }();
     if (!result) {
       status = report(result.error());
@@ -166,7 +185,8 @@ int run(const Context& context, Options options) {
 void add_verify(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, context, "verify", "Compare the trees of jails with their locks");
   auto options = std::make_shared<Options>();
-  verb->add_option("name", options->names, "The jails; all that are built when none is named");
+  verb->add_option("name", options->names,
+                   "The jails, or directories of plain trees; all jails that are built when none is named");
   auto* quick =
       verb->add_flag("--quick", options->quick, "Do not read what has not been touched, by its stamps");
   verb->add_flag("--full", options->full, "Read every byte (the default)")->excludes(quick);

@@ -54,6 +54,12 @@ Ids owner_of(Work& work, const manifest::File& file, const Place& place) {
   return ids;
 }
 
+/// What a copy keeps of its source's mode: nothing set-id, nothing for others to write, and of secrets
+/// nothing for others at all.
+mode_t widest_mode(const manifest::File& file) {
+  return file.secret ? 0750U : 0755U;
+}
+
 const char* special_name(mode_t mode) {
   if (S_ISSOCK(mode)) return "a socket";
   if (S_ISFIFO(mode)) return "a fifo";
@@ -79,7 +85,7 @@ void needs_of_copy(Copy& copy, const std::string& source, const std::string& tre
 void copy_regular(Copy& copy, const std::string& source, const std::string& to, mode_t mode) {
   Entry entry = copy.entry(to, EntryType::file);
   entry.source = source;
-  entry.mode = copy.file.mode.value_or(mode & 0755U) & 07777U;
+  entry.mode = copy.file.mode.value_or(mode & widest_mode(copy.file)) & 07777U;
   const std::string tree_path = copy.work.out.put(std::move(entry), copy.place);
   needs_of_copy(copy, source, tree_path, mode);
 }
@@ -91,7 +97,7 @@ void copy_one(Copy& copy, const std::string& source, const std::string& to,
   if (S_ISREG(status->st_mode)) return copy_regular(copy, source, to, status->st_mode);
   if (S_ISDIR(status->st_mode)) {
     Entry entry = copy.entry(to, EntryType::directory);
-    entry.mode = status->st_mode & 0755U;
+    entry.mode = status->st_mode & widest_mode(copy.file);
     copy.work.out.put(std::move(entry), copy.place);
     directories.emplace_back(source, to);
     return;

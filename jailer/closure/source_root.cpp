@@ -2,8 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include <memory>
 
 #include "supervisor/base/io.h"
+#include "supervisor/base/open_below.h"
 #include "supervisor/base/quote.h"
 
 namespace jail {
@@ -50,18 +49,9 @@ Result<SourceRoot> SourceRoot::open(const std::string& path) {
 }
 
 Result<UniqueFd> SourceRoot::open_at(const std::string& path, int flags) const {
-  open_how how{};
-  how.flags =
-      static_cast<__u64>(static_cast<unsigned>(flags | O_CLOEXEC | ((flags & O_PATH) != 0 ? 0 : O_NONBLOCK)));
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  const char* name = path == "/" ? "." : path.c_str();
-  for (int attempt = 0;; ++attempt) {
-    UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, fd_.get(), name, &how, sizeof how)));
-    if (fd) return fd;
-    // EAGAIN: something was renamed while the kernel walked a "..".
-    if (errno == EINTR || (errno == EAGAIN && attempt < 64)) continue;
-    return fail_errno(exit_of(errno), errno, "{}", quote(path));
-  }
+  UniqueFd fd = open_in_root(fd_.get(), path, flags | ((flags & O_PATH) != 0 ? 0 : O_NONBLOCK));
+  if (!fd) return fail_errno(exit_of(errno), errno, "{}", quote(path));
+  return fd;
 }
 
 Result<struct stat> SourceRoot::status(const std::string& path, bool follow) const {

@@ -1,15 +1,14 @@
 #include "jailer/elf/locate.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <climits>
 #include <string_view>
 
+#include "supervisor/base/open_below.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::elf {
@@ -18,18 +17,10 @@ namespace {
 constexpr int kMaxLinks = 40;  // MAXSYMLINKS of the kernel
 
 /// Opens `real` (absolute, below the root, free of links when it was looked at) without following any link.
-UniqueFd open_plain(int root, const std::string& real, unsigned flags, int& error) {
-  open_how how{};
-  how.flags = flags | O_CLOEXEC | O_NOFOLLOW;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
-  const char* path = real.size() > 1 ? real.c_str() + 1 : ".";
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    const long fd = ::syscall(SYS_openat2, root, path, &how, sizeof how);
-    if (fd >= 0) return UniqueFd(static_cast<int>(fd));
-    error = errno;
-    if (error != EAGAIN && error != EINTR) break;  // EAGAIN: a rename raced with the walk
-  }
-  return {};
+UniqueFd open_plain(int root, const std::string& real, int flags, int& error) {
+  UniqueFd fd = open_without_links(root, real, flags);
+  if (!fd) error = errno;
+  return fd;
 }
 
 /// A path's components, last one first, so that a link's can be put on top.

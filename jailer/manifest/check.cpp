@@ -157,6 +157,11 @@ class Checker {
       if (file.from && (at_or_below(*file.from, "/proc") || at_or_below(*file.from, "/sys") ||
                         at_or_below(*file.from, "/dev")))
         problem(path + ".from", quote(*file.from, 128) + " is no file that can be copied");
+      if (file.secret && file.text)
+        problem(path,
+                "is secret, but whoever reads the manifest reads it: put it into a file, and use 'from'");
+      if (file.secret && (file.mode.value_or(0) & 07U) != 0)
+        problem(path + ".mode", "lets others than owner and group at a secret");
       if (file.to == "/") problem(path + ".to", "cannot be the root itself");
     }
   }

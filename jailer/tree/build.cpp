@@ -6,7 +6,6 @@
 //   publish    rename to its number, then `current` by rename of a symlink
 //   tidy       generations that nobody needs, objects that no tree has
 #include <fcntl.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,8 +13,10 @@
 
 #include "jailer/tree/builder.h"
 #include "jailer/tree/generations.h"
+#include "jailer/tree/lock_of_plan.h"
 #include "jailer/tree/materials.h"
 #include "jailer/tree/populate.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/state.h"
 #include "jailer/tree/tree_index.h"
 #include "jailer/tree/volumes.h"
@@ -38,49 +39,13 @@ constexpr FrozenFile frozen_files[] = {{generation::filter, &Frozen::filter},
                                        {generation::launch, &Frozen::launch_json},
                                        {generation::manifest, &Frozen::manifest_json}};
 
-LockEntry lock_entry(const Entry& entry, const Material* material) {
-  LockEntry locked;
-  locked.path = entry.path;
-  locked.type = entry.type;
-  locked.mode = entry.type == EntryType::symlink ? 0777 : entry.mode;
-  locked.uid = entry.uid;
-  locked.gid = entry.gid;
-  locked.secret = entry.secret;
-  locked.why = entry.why;
-  if (entry.type == EntryType::symlink) locked.target = entry.target;
-  if (entry.type == EntryType::character_device || entry.type == EntryType::block_device) {
-    locked.major = major(entry.device);
-    locked.minor = minor(entry.device);
-  }
-  if (material != nullptr) {
-    locked.size = material->size;
-    locked.sha256 = material->sha256;
-    locked.source = entry.source;
-    locked.package = material->package;
-    locked.package_version = material->version;
-    locked.package_architecture = material->architecture;
-  }
-  return locked;
-}
-
 Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
-  Lock lock;
-  lock.name = plan.name;
-  lock.distribution = plan.distribution;
-  lock.entries.reserve(plan.entries.size());
-  auto material = materials.begin();
-  for (const auto& [path, entry] : plan.entries)
-    lock.entries.push_back(lock_entry(entry, entry.type == EntryType::file ? &*material++ : nullptr));
-  JAIL_TRY(hash, tree_hash(lock.entries));
-  lock.tree_hash = std::move(hash);
+  JAIL_TRY(lock, lock_of_plan(plan, materials));
   for (const FrozenFile& file : frozen_files) {
     JAIL_TRY(sha256, sha256_hex(frozen.*file.bytes));
     lock.frozen[file.name] = std::move(sha256);
   }
-  lock.volumes = plan.volumes;
-  std::sort(lock.volumes.begin(), lock.volumes.end(),
-            [](const auto& a, const auto& b) { return a.name < b.name; });
-  return lock;
+  return std::move(lock);
 }
 
 class Build {
@@ -114,6 +79,7 @@ class Build {
     JAIL_TRY(lock, make_lock(plan_, materials_, frozen_));
     lock_ = std::move(lock);
     lock_text_ = to_json(lock_);
+    secrets_text_ = secrets_json(lock_);
     JAIL_TRY(volumes_there, check_volumes(instance_, plan_.volumes, false));
     for (const LockEntry& entry : lock_.entries) {
       if (entry.type != EntryType::file) continue;
@@ -125,7 +91,7 @@ class Build {
       result_.generation = now;
       return result_;
     }
-    if (force) distrust_objects();
+    if (force || !result_.mended.empty()) distrust_objects();
     result_.changed = true;
     result_.generation = std::max(now, numbers.empty() ? 0 : numbers.back()) + 1;
     JAIL_CHECK(make_generation());
@@ -141,6 +107,8 @@ class Build {
   /// Whether the current generation already is what this build would make. Writes nothing below the jail.
   bool unchanged(const generation::Opened& current) {
     if (!same_file(current.dir.get(), generation::lock, lock_text_)) return false;
+    if (!secrets_text_.empty() && !same_file(current.dir.get(), generation::secrets, secrets_text_))
+      return false;
     for (const FrozenFile& file : frozen_files)
       if (!same_file(current.dir.get(), file.name, frozen_.*file.bytes)) return false;
     UniqueFd fd(
@@ -153,7 +121,9 @@ class Build {
     const Intact intact = index ? quick_check(tree, lock_, *index, store_) : Intact::doubtful;
     if (intact != Intact::doubtful) return intact == Intact::yes;
     const auto verified = verify(current);
-    if (!verified || !verified->differences.empty()) return false;
+    if (!verified) return false;
+    for (const Difference& difference : verified->differences) result_.mended.push_back(difference.text);
+    if (!verified->differences.empty()) return false;
     if (const auto seen = take_index(tree, lock_)) remember_objects(*seen);
     return true;
   }
@@ -173,7 +143,7 @@ class Build {
     for (std::size_t i = 0; i < lock_.entries.size(); ++i) {
       if (lock_.entries[i].type != EntryType::file) continue;
       const Material& material = materials_[next++];
-      if (material.shared) store_.index.objects[material.object().key()] = index.entries[i];
+      if (material.shared) store_.remember(material.object(), index.entries[i]);
     }
   }
 
@@ -200,9 +170,11 @@ class Build {
       return fail_write(errno, "{}: cannot make the directory", quote(where));
     const RootDir tree(
         UniqueFd(::openat(dir, generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)), where);
+    // The lock first: what a build that dies leaves has its secrets wiped by it.
+    JAIL_CHECK(write_file(dir, generation::lock, lock_text_));
     JAIL_CHECK(populate(plan_, materials_, sources_, tree, store_));
     const std::int64_t made = file_clock();
-    JAIL_CHECK(write_file(dir, generation::lock, lock_text_));
+    if (!secrets_text_.empty()) JAIL_CHECK(write_file(dir, generation::secrets, secrets_text_));
     for (const FrozenFile& file : frozen_files) JAIL_CHECK(write_file(dir, file.name, frozen_.*file.bytes));
     if (::syncfs(dir) != 0) return fail_write(errno, "{}: cannot sync", quote(jail_.path));
     // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
@@ -221,7 +193,8 @@ class Build {
   /// again.
   void tidy() {
     const UnlinkWatch watch = store_.watch();
-    (void)prune(jail_, result_.generation, watch);
+    if (const auto spare = spare_generations(jail_, result_.generation, kept_before_current))
+      for (const Spare::Doomed& doomed : spare->doomed) (void)remove_generation(jail_, doomed, watch);
     (void)store_.collect_garbage();
     store_.save();
   }
@@ -235,6 +208,7 @@ class Build {
   std::vector<Material> materials_;
   Lock lock_;
   std::string lock_text_;
+  std::string secrets_text_;
   BuildResult result_;
 };
 
@@ -244,7 +218,7 @@ Result<BuildResult> build(const Instance& instance, const Plan& plan, const Froz
                           const BuildOptions& options) {
   JAIL_CHECK(demand_root("build a jail"));
   JAIL_CHECK(check_plan(plan));
-  JAIL_TRY(sources, RootDir::open(plan.root));
+  JAIL_TRY(sources, open_sources(plan.root));
   JAIL_TRY(jail, open_jail(instance, plan.name, true));
   auto store = Store::open(instance);
   if (!store) {
@@ -259,8 +233,8 @@ Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Froze
   JAIL_CHECK(demand_root("compare a jail with the host"));
   JAIL_CHECK(check_plan(plan));
   JAIL_TRY(current, generation::open_current(instance, plan.name));
-  JAIL_TRY(locked, lock_of(current));
-  JAIL_TRY(sources, RootDir::open(plan.root));
+  JAIL_TRY(locked, lock_with_secrets(current));
+  JAIL_TRY(sources, open_sources(plan.root));
   JAIL_TRY(store, Store::open(instance));
   JAIL_TRY(materials, collect_materials(plan, sources, store));
   JAIL_TRY(lock, make_lock(plan, materials, frozen));

@@ -32,6 +32,8 @@ struct BuildResult {
       false;  ///< false: the current generation already is what the plan asks for; nothing was written
   std::size_t files = 0;
   std::uint64_t bytes = 0;
+  /// What was wrong with the generation before, although nothing had changed: whole sentences.
+  std::vector<std::string> mended;
 };
 
 struct BuildOptions {
@@ -86,6 +88,33 @@ struct Rollback {
 /// every byte, and its volumes must fit; what runs is not touched.
 [[nodiscard]] Result<Rollback> rollback(const Instance& instance, const std::string& name,
                                         unsigned long number);
+
+struct GcOptions {
+  bool dry_run = false;
+  std::size_t keep = 2;  ///< how many generations before the current one, of each jail
+};
+
+struct GcResult {
+  struct Generation {
+    std::string jail;
+    unsigned long number = 0;
+    std::uint64_t bytes = 0;  ///< on the disk, without what it shares with the store
+  };
+  struct Used {
+    std::string jail;
+    unsigned long number = 0;
+    std::vector<pid_t> processes;  ///< that live in it; none: jaild has it loaded
+  };
+  std::vector<Generation> generations;  ///< removed, or (dry run) would be
+  std::vector<Used> used;               ///< old, but used
+  std::size_t objects = 0;              ///< of the store that no tree needs
+  std::uint64_t bytes = 0;              ///< freed in all, on the disk
+  std::vector<Error> busy;              ///< what was left alone, as a build is at it
+};
+
+/// Removes generations that are neither kept nor used, what builds and removals that died have left, and
+/// objects of the store that no tree has. Volumes stay. What a build is at is left alone and told.
+[[nodiscard]] Result<GcResult> collect_garbage(const Instance& instance, const GcOptions& options);
 
 /// Removes every generation of `name`; with `purge` its volumes too, unless another jail's lock uses them. A
 /// jail that still runs is the caller's to refuse. What other jails share in the store stays.

@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "jailer/tree/copy.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/state.h"
 #include "jailer/tree/write_error.h"
 #include "supervisor/base/quote.h"
@@ -18,8 +21,6 @@
 namespace jail::tree {
 namespace {
 
-constexpr std::size_t kept_before_current = 2;
-
 /// Whether the open file `fd` still is `name` in `dir`: `jail remove` takes the lock's file away with the
 /// jail.
 bool still_there(int dir, const char* name, int fd) {
@@ -27,6 +28,16 @@ bool still_there(int dir, const char* name, int fd) {
   struct stat named {};
   return ::fstat(fd, &held) == 0 && ::fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
          held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
+/// Takes the lock, alone; waits as long as gc or a rollback may need, not as long as a build may.
+bool lock_soon(int fd) {
+  constexpr std::chrono::milliseconds pause{10};
+  for (int attempt = 0; ::flock(fd, LOCK_EX | LOCK_NB) != 0; ++attempt) {
+    if (attempt == 100) return false;
+    std::this_thread::sleep_for(pause);
+  }
+  return true;
 }
 
 bool is_stale(const std::string& name) {
@@ -62,7 +73,7 @@ Result<JailDir> open_jail(const Instance& instance, const std::string& name, boo
     jail.lock.reset(::openat(jail.dir.get(), ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!jail.lock && errno == ENOENT) continue;  // removed since we opened it
     if (!jail.lock) return fail_write(errno, "{}: cannot open", quote(jail.path + "/.lock"));
-    if (::flock(jail.lock.get(), LOCK_EX | LOCK_NB) != 0)
+    if (!lock_soon(jail.lock.get()))
       return with_hint(fail(Exit::busy, "{}: another command builds or removes this jail", name),
                        "wait until it is done, then try again");
     if (!still_there(jail.dir.get(), ".lock", jail.lock.get()) ||
@@ -90,6 +101,7 @@ Result<std::vector<unsigned long>> generation_numbers(const JailDir& jail) {
 
 Result<void> clean_stale(const JailDir& jail) {
   JAIL_TRY(names, names_in(jail.generations.get(), jail.path + "/gen"));
+  if (std::any_of(names.begin(), names.end(), is_stale)) wipe_generations(jail.generations.get(), ".");
   for (const std::string& name : names)
     if (is_stale(name)) JAIL_CHECK(remove_tree(jail.generations.get(), name, jail.path + "/gen/" + name));
   if (::unlinkat(jail.dir.get(), ".current.new", 0) != 0 && errno != ENOENT)
@@ -115,7 +127,9 @@ Staging::Staging(Staging&& other) noexcept
 
 Staging::~Staging() {
   fd_.reset();
-  if (!name_.empty()) (void)remove_tree(jail_->generations.get(), name_, jail_->path + "/gen/" + name_);
+  if (name_.empty()) return;
+  wipe_generations(jail_->generations.get(), name_);
+  (void)remove_tree(jail_->generations.get(), name_, jail_->path + "/gen/" + name_);
 }
 
 Result<void> Staging::publish(unsigned long number) {
@@ -173,24 +187,46 @@ std::vector<pid_t> processes_in(int generation, const Roots& roots) {
   return found == roots.end() ? std::vector<pid_t>() : found->second;
 }
 
-Result<std::size_t> prune(const JailDir& jail, unsigned long current, const UnlinkWatch& watch) {
+Result<Spare> spare_generations(const JailDir& jail, unsigned long current, std::size_t keep) {
+  Spare spare;
   JAIL_TRY(numbers, generation_numbers(jail));
   const auto before =
       static_cast<std::size_t>(std::lower_bound(numbers.begin(), numbers.end(), current) - numbers.begin());
-  if (before <= kept_before_current) return std::size_t{0};
-  const Roots roots = process_roots();
-  std::size_t removed = 0;
-  for (std::size_t i = 0; i < before - kept_before_current; ++i) {
-    if (!processes_in(jail, numbers[i], roots).empty()) continue;
-    const std::string name = generation::file_name(numbers[i]);
-    const std::string old = ".old-" + name;
-    const int gens = jail.generations.get();
-    if (::renameat(gens, name.c_str(), gens, old.c_str()) != 0)
-      return fail_errno(Exit::io, errno, "{}: cannot remove", quote(jail.path + "/gen/" + name));
-    JAIL_CHECK(remove_tree(gens, old, jail.path + "/gen/" + old, &watch));
-    ++removed;
+  if (before <= keep) return spare;
+  // Claimed before the look at the processes: jaild holds what it is about to launch.
+  for (std::size_t i = 0; i < before - keep; ++i) {
+    UniqueFd claim(::openat(jail.generations.get(), generation::file_name(numbers[i]).c_str(),
+                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!claim)
+      return fail_errno(Exit::io, errno, "{}: cannot open generation {}", quote(jail.path), numbers[i]);
+    if (::flock(claim.get(), LOCK_EX | LOCK_NB) == 0)
+      spare.doomed.push_back({numbers[i], std::move(claim)});
+    else
+      spare.used.push_back({numbers[i], {}});
   }
-  return removed;
+  const Roots roots = process_roots();
+  const auto lived_in = [&](const Spare::Doomed& doomed) {
+    std::vector<pid_t> processes = processes_in(doomed.claim.get(), roots);
+    if (processes.empty()) return false;
+    spare.used.push_back({doomed.number, std::move(processes)});
+    return true;
+  };
+  std::erase_if(spare.doomed, lived_in);
+  for (Spare::Used& used : spare.used)
+    if (used.processes.empty()) used.processes = processes_in(jail, used.number, roots);
+  std::sort(spare.used.begin(), spare.used.end(),
+            [](const auto& a, const auto& b) { return a.number < b.number; });
+  return spare;
+}
+
+Result<void> remove_generation(const JailDir& jail, const Spare::Doomed& doomed, const UnlinkWatch& watch) {
+  const std::string name = generation::file_name(doomed.number);
+  const std::string old = ".old-" + name;
+  const int gens = jail.generations.get();
+  if (::renameat(gens, name.c_str(), gens, old.c_str()) != 0)
+    return fail_write(errno, "{}: cannot remove", quote(jail.path + "/gen/" + name));
+  wipe_generations(gens, old);
+  return remove_tree(gens, old, jail.path + "/gen/" + old, &watch);
 }
 
 }  // namespace jail::tree

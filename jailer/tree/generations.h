@@ -25,8 +25,8 @@ struct JailDir {
   UniqueFd lock;
 };
 
-/// Opens and locks jails/NAME; Exit::busy if another build has it. Where not `make`, a jail that is not there
-/// is Exit::no_input.
+/// Opens and locks jails/NAME; Exit::busy if another build has it for longer than a moment. Where not `make`,
+/// a jail that is not there is Exit::no_input.
 [[nodiscard]] Result<JailDir> open_jail(const Instance& instance, const std::string& name, bool make);
 
 /// Generations that are there, rising.
@@ -72,8 +72,27 @@ using Roots = std::map<std::pair<dev_t, ino_t>, std::vector<pid_t>>;
 /// The same, of an open generation.
 [[nodiscard]] std::vector<pid_t> processes_in(int generation, const Roots& roots);
 
-/// Keeps `current`, the two before it, any after it (a rollback went back from them), and those that
-/// processes live in; removes the others. Returns how many.
-[[nodiscard]] Result<std::size_t> prune(const JailDir& jail, unsigned long current, const UnlinkWatch& watch);
+/// How many generations before the current one a build keeps.
+inline constexpr std::size_t kept_before_current = 2;
+
+/// What `jail` keeps besides and what it need not: of the generations before `current`, beyond `keep` of
+/// them. Those after it stay (a rollback went back from them), those that somebody uses too.
+struct Spare {
+  struct Doomed {
+    unsigned long number = 0;
+    UniqueFd claim;  ///< its directory, locked: nobody begins to use it (generation::hold_current())
+  };
+  struct Used {
+    unsigned long number = 0;
+    std::vector<pid_t> processes;  ///< that live in it; none: jaild has it loaded
+  };
+  std::vector<Doomed> doomed;
+  std::vector<Used> used;
+};
+[[nodiscard]] Result<Spare> spare_generations(const JailDir& jail, unsigned long current, std::size_t keep);
+
+/// Removes one that nobody needs.
+[[nodiscard]] Result<void> remove_generation(const JailDir& jail, const Spare::Doomed& doomed,
+                                             const UnlinkWatch& watch);
 
 }  // namespace jail::tree

@@ -3,6 +3,7 @@
 // field can hold one), so that no two trees have the same bytes. The fields of a record, numbers in decimal
 // without leading zeros, the mode in octal:
 //   path  type  mode  uid  gid  and then   file: size sha256   symlink: target   *_device: major minor
+// but of a file that is secret the word "secret" in the place of size and sha256 (secrets.h);
 // with the type's name as in the lock ("directory", "file", "symlink", "character_device", "block_device").
 // What a tree is made of and nothing else: no times, inodes or link counts; sources, packages and reasons are
 // left to the seal.
@@ -19,6 +20,7 @@
 #include "jailer/tree/hash.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/lock_text.h"
+#include "jailer/tree/secrets.h"
 #include "supervisor/base/io.h"
 
 namespace jail {
@@ -57,6 +59,7 @@ json entry_json(const LockEntry& entry) {
                  {"why", reasons_json(entry.why)}};
   switch (entry.type) {
     case EntryType::file:
+      if (entry.secret) break;
       object["size"] = entry.size;
       object["sha256"] = entry.sha256;
       break;
@@ -126,7 +129,10 @@ void add_record(fmt::memory_buffer& records, const LockEntry& entry) {
                  nul, entry.uid, nul, entry.gid, nul);
   switch (entry.type) {
     case EntryType::file:
-      fmt::format_to(out, "{}{}{}{}", entry.size, nul, entry.sha256, nul);
+      if (entry.secret)
+        fmt::format_to(out, "secret{}", nul);
+      else
+        fmt::format_to(out, "{}{}{}{}", entry.size, nul, entry.sha256, nul);
       break;
     case EntryType::symlink:
       fmt::format_to(out, "{}{}", entry.target, nul);
@@ -180,6 +186,13 @@ Result<Lock> lock_from_json(std::string_view text, std::string_view name) {
 Result<Lock> lock_of(const generation::Opened& opened) {
   JAIL_TRY(text, read_file_at(opened.dir.get(), generation::lock, max_lock, false));
   return lock_from_json(text, opened.path + "/" + generation::lock);
+}
+
+Result<Lock> lock_with_secrets(const generation::Opened& opened) {
+  JAIL_TRY(lock, lock_of(opened));
+  if (const auto secrets = read_file_at(opened.dir.get(), generation::secrets, max_lock, false))
+    (void)tree::add_secrets(lock, *secrets, generation::secrets);
+  return std::move(lock);
 }
 
 }  // namespace jail

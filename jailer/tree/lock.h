@@ -17,8 +17,8 @@ struct LockEntry {
   std::uint32_t mode = 0;
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
-  std::uint64_t size = 0;   ///< files
-  std::string sha256;       ///< files; lower-case hex
+  std::uint64_t size = 0;   ///< files; of secret ones not in the lock's text (secrets.h)
+  std::string sha256;       ///< files; lower-case hex; of secret ones neither
   std::string target;       ///< symlinks
   std::uint32_t major = 0;  ///< device nodes
   std::uint32_t minor = 0;
@@ -56,5 +56,8 @@ struct Lock {
 
 /// The lock of a generation.
 [[nodiscard]] Result<Lock> lock_of(const generation::Opened& opened);
+/// And with hashes and sizes of secret files, where secrets.json is as it was written: for comparing, never
+/// for showing.
+[[nodiscard]] Result<Lock> lock_with_secrets(const generation::Opened& opened);
 
 }  // namespace jail

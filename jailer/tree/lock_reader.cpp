@@ -103,8 +103,10 @@ void read_reasons(Object& object, std::vector<Reason>& why, const std::string& w
 void read_payload(Object& object, LockEntry& entry) {
   switch (entry.type) {
     case EntryType::file:
-      object.number("size", entry.size);
-      object.hash("sha256", entry.sha256);
+      if (!entry.secret) {
+        object.number("size", entry.size);
+        object.hash("sha256", entry.sha256);
+      }
       object.text("source", entry.source, false);
       object.text("package", entry.package, false);
       object.text("package_version", entry.package_version, false);
@@ -139,11 +141,11 @@ LockEntry read_entry(const json& value, std::size_t index, std::string& problem)
   object.mode("mode", entry.mode);
   object.number("uid", entry.uid);
   object.number("gid", entry.gid);
-  read_payload(object, entry);
   if (const json* secret = object.find("secret", false)) {
     if (!secret->is_boolean() || !secret->get<bool>()) object.complain("\"secret\" can only be true");
     entry.secret = true;
   }
+  read_payload(object, entry);
   read_reasons(object, entry.why, where, problem);
   object.finish();
   return entry;

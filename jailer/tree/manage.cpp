@@ -8,6 +8,7 @@
 #include "jailer/tree/builder.h"
 #include "jailer/tree/copy.h"
 #include "jailer/tree/generations.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/state.h"
 #include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
@@ -72,6 +73,23 @@ Result<std::set<std::string>> volumes_to_purge(const Instance& instance, const J
     for (const std::string& volume : used) volumes.erase(volume);
   }
   return std::move(volumes);
+}
+
+/// The tree first and the lock last: killed meanwhile, it still can be told which volumes the jail has.
+Result<void> remove_generations(const JailDir& jail, const UnlinkWatch& watch) {
+  JAIL_TRY(numbers, generation_numbers(jail));
+  for (const unsigned long number : numbers) {
+    const std::string name = generation::file_name(number);
+    const std::string path = jail.path + "/gen/" + name;
+    const UniqueFd dir(
+        ::openat(jail.generations.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!dir) return fail_errno(Exit::io, errno, "{}: cannot open", quote(path));
+    JAIL_CHECK(remove_tree(dir.get(), generation::tree, path + "/tree", &watch));
+    if (::renameat(jail.generations.get(), name.c_str(), jail.generations.get(), (".old-" + name).c_str()) !=
+        0)
+      return fail_write(errno, "{}: cannot remove", quote(path));
+  }
+  return {};
 }
 
 }  // namespace
@@ -178,12 +196,14 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
     return fail_write(errno, "{}: cannot remove", quote(jail.path + "/current"));
   for (const std::string& volume : volumes) JAIL_CHECK(remove_volume(instance, volume));
   JAIL_CHECK(clean_stale(jail));
+  wipe_generations(jail.generations.get(), "");
   const UnlinkWatch watch = store.watch();
+  JAIL_CHECK(remove_generations(jail, watch));
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
   if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
       ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
     return fail_write(errno, "{}: cannot remove", quote(jail.path));
-  JAIL_CHECK(store.collect_garbage());
+  (void)store.collect_garbage();  // while a build runs it is left to that, or to gc
   store.save();
   return {};
 }

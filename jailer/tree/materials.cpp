@@ -31,10 +31,11 @@ std::string package_database_stamp(const RootDir& root) {
 
 class Collector {
  public:
-  Collector(const Plan& plan, const RootDir& root, Store& store)
+  Collector(const Plan& plan, const RootDir& root, Store& store, Sharing sharing)
       : plan_(plan),
         root_(root),
         store_(store),
+        sharing_(sharing),
         begun_(file_clock()),
         database_(package_database_stamp(root)) {}
 
@@ -75,10 +76,10 @@ class Collector {
                   quote(entry.path));
     material.size = static_cast<std::uint64_t>(status.st_size);
     material.stamp = stamp_of(status);
-    material.shared = material.size > share_above && !entry.secret;
+    material.shared = sharing_ == Sharing::store && material.size > share_above && !entry.secret;
     const auto known = store_.index.sources.find(host_path(root_, entry.source));
     if (known != store_.index.sources.end() && known->second.device == status.st_dev &&
-        known->second.stamp == material.stamp)
+        known->second.stamp == material.stamp && !known->second.sha256.empty())
       material.sha256 = known->second.sha256;
     else
       unknown_.push_back(&material - materials_.data());
@@ -122,10 +123,16 @@ class Collector {
 
   void learn(const Material& material, const struct stat& status) {
     const std::string path = host_path(root_, material.entry->source);
-    if (material.stamp.ctime >= begun_)  // may still change without a new stamp
+    if (material.entry->secret) {
+      // Its package alone, no hash: it is read at every build.
+      SourceRecord& record = store_.index.sources[path];
+      record = {status.st_dev,  material.stamp,     "", record.database, record.package,
+                record.version, record.architecture};
+    } else if (material.stamp.ctime >= begun_) {  // may still change without a new stamp
       store_.index.sources.erase(path);
-    else
+    } else {
       store_.index.sources[path] = {status.st_dev, material.stamp, material.sha256, "?", "", "", ""};
+    }
   }
 
   /// dpkg's lists are read only when a source is new or dpkg has run since.
@@ -168,6 +175,7 @@ class Collector {
   const Plan& plan_;
   const RootDir& root_;
   Store& store_;
+  Sharing sharing_;
   std::int64_t begun_;
   std::string database_;
   std::vector<Material> materials_;
@@ -176,8 +184,9 @@ class Collector {
 
 }  // namespace
 
-Result<std::vector<Material>> collect_materials(const Plan& plan, const RootDir& root, Store& store) {
-  return Collector(plan, root, store).run();
+Result<std::vector<Material>> collect_materials(const Plan& plan, const RootDir& root, Store& store,
+                                                Sharing sharing) {
+  return Collector(plan, root, store, sharing).run();
 }
 
 Result<void> check_objects(const RootDir& root, std::vector<Material>& materials, const Store& store) {

@@ -26,10 +26,14 @@ struct Material {
 /// Files larger than this, neither generated nor secret, are shared (a block: smaller ones gain nothing).
 inline constexpr std::uint64_t share_above = 4096;
 
+/// Whether files live in the store, or the tree is to stand alone.
+enum class Sharing : std::uint8_t { store, none };
+
 /// The materials of all files of `plan`, in the order of its entries. Sources that the store's index does not
-/// know are read (the larger ones straight into the store); the index learns them.
+/// know are read (those to be shared straight into the store); the index learns them, but of secret ones only
+/// their packages.
 [[nodiscard]] Result<std::vector<Material>> collect_materials(const Plan& plan, const RootDir& root,
-                                                              Store& store);
+                                                              Store& store, Sharing sharing = Sharing::store);
 
 /// Makes sure that every shared one has a whole object in the store.
 [[nodiscard]] Result<void> check_objects(const RootDir& root, std::vector<Material>& materials,

@@ -1,21 +1,17 @@
 // The one path-safe type: a directory that no path, symlink or race leads out of. Every path of a source root
-// and of a tree goes through it; nothing of either is opened by name (ELF.md 3.2: libpathrs' rules, by
-// openat2).
+// and of a tree goes through it; nothing of either is opened by name.
 #pragma once
 
-#include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/open_below.h"
 
 namespace jail::tree {
 
-/// How paths are walked. `components` is what `automatic` falls back to where openat2 is missing (ENOSYS) or
-/// refused by a container's filter (EPERM); tests force it.
-enum class Walk : std::uint8_t { automatic, components };
+using jail::Walk;
 
 class RootDir {
  public:
@@ -39,9 +35,7 @@ class RootDir {
   /// final symlink is followed unless `flags` holds O_NOFOLLOW. Empty with errno.
   [[nodiscard]] UniqueFd in_root(std::string_view path, int flags) const;
 
-  /// Sees every directory that a walk goes through, the root first, and every symlink that it follows; false
-  /// ends the walk with EPERM.
-  using Visit = std::function<bool(int fd, const std::string& path)>;
+  using Visit = VisitStep;
   /// in_root() by components, asking `visit` about each step on the way.
   [[nodiscard]] UniqueFd walk(std::string_view path, int flags, const Visit& visit) const;
 

@@ -4,6 +4,7 @@
 #include <sys/file.h>
 
 #include <cerrno>
+#include <thread>
 
 #include "jailer/tree/state.h"
 #include "jailer/tree/write_error.h"
@@ -170,10 +171,41 @@ Result<void> Store::link(const Object& object, int parent, const char* name, con
   const std::string key = object.key();
   for (int attempt = 0; attempt < 2; ++attempt) {
     if (::linkat(objects_.get(), key.c_str(), parent, name, 0) == 0) return {};
+    if (errno == EXDEV || errno == EOPNOTSUPP) return copy_out(object, parent, name, path);
     if (errno != EMLINK || attempt != 0) break;
     JAIL_CHECK(renew(object));
   }
   return fail_write(errno, "{}: cannot link the object {}", quote(path), key);
+}
+
+/// The store is on another file system than the tree, or on one without links.
+Result<void> Store::copy_out(const Object& object, int parent, const char* name,
+                             const std::string& path) const {
+  const std::string key = object.key();
+  OpenSource whole;
+  whole.shown = quote(shown("objects/" + key));
+  whole.fd.reset(::openat(objects_.get(), key.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!whole.fd || ::fstat(whole.fd.get(), &whole.status) != 0)
+    return fail_errno(Exit::io, errno, "{}: cannot open", whole.shown);
+  const UniqueFd copy(::openat(parent, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!copy) return fail_write(errno, "{}: cannot make the file in the new tree", quote(path));
+  JAIL_TRY(hash, Sha256::make());
+  Worker worker{std::move(hash), {}};
+  JAIL_CHECK(copy_bytes(whole, copy.get(), path, false, worker));
+  // Owner before mode: a chown takes set-id bits away.
+  if (::fchown(copy.get(), object.uid, object.gid) != 0 || ::fchmod(copy.get(), object.mode) != 0)
+    return fail_write(errno, "{}: cannot set owner and mode in the new tree", quote(path));
+  return {};
+}
+
+void Store::remember(const Object& object, const Stamp& linked) {
+  const std::string key = object.key();
+  struct stat status {};
+  if (::fstatat(objects_.get(), key.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+      status.st_ino == linked.inode)
+    index.objects[key] = linked;
+  else
+    index.objects.erase(key);
 }
 
 UnlinkWatch Store::watch() {
@@ -211,21 +243,45 @@ void Store::save() {
   if (replace_file_at(dir_.get(), "index", bytes, 0600, false)) loaded_ = std::move(bytes);
 }
 
-Result<void> Store::collect_garbage() {
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    // The failed conversion may have dropped our share of the lock.
-    (void)::flock(lock_.get(), LOCK_SH);
-    return {};
+Result<Store::Garbage> Store::collect_garbage(std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds pause{20};
+  while (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (patience < pause) {
+      // The failed conversion may have dropped our share of the lock.
+      (void)::flock(lock_.get(), LOCK_SH);
+      return with_hint(fail(Exit::busy, "{}: a build uses the store", quote(path_)),
+                       "its objects stay until the next build or gc");
+    }
+    std::this_thread::sleep_for(pause);
+    patience -= pause;
   }
   JAIL_TRY(names, names_in(objects_.get(), shown("objects")));
+  Garbage garbage;
   for (const std::string& name : names) {
     struct stat status {};
-    if (::fstatat(objects_.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_nlink > 1)
+    if (::fstatat(objects_.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_nlink > 1 ||
+        ::unlinkat(objects_.get(), name.c_str(), 0) != 0)
       continue;
-    if (::unlinkat(objects_.get(), name.c_str(), 0) == 0) index.objects.erase(name);
+    index.objects.erase(name);
+    ++garbage.objects;
+    garbage.bytes += static_cast<std::uint64_t>(status.st_blocks) * 512;
   }
   (void)::flock(lock_.get(), LOCK_SH);
-  return {};
+  return garbage;
+}
+
+Result<Store::Garbage> Store::garbage_without(const std::map<ino_t, nlink_t>& links) const {
+  JAIL_TRY(names, names_in(objects_.get(), shown("objects")));
+  Garbage garbage;
+  for (const std::string& name : names) {
+    struct stat status {};
+    if (::fstatat(objects_.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    const auto fewer = links.find(status.st_ino);
+    if (status.st_nlink > 1 + (fewer == links.end() ? 0 : fewer->second)) continue;
+    ++garbage.objects;
+    garbage.bytes += static_cast<std::uint64_t>(status.st_blocks) * 512;
+  }
+  return garbage;
 }
 
 }  // namespace jail::tree

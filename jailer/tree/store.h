@@ -10,7 +10,11 @@
 // again: an object that is damaged or has its 65,000 links is replaced by a new inode under the same name.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
+#include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -55,12 +59,17 @@ class Store {
   [[nodiscard]] Result<void> ensure(const RootDir& root, const std::string& source, const Object& object,
                                     Worker& worker) const;
 
-  /// Links the object to `name` in `parent`; `path` is for messages.
+  /// Links the object to `name` in `parent`, or, where the tree is on another file system than the store,
+  /// makes a copy of it there; `path` is for messages.
   [[nodiscard]] Result<void> link(const Object& object, int parent, const char* name,
                                   const std::string& path) const;
 
   /// The object's stamp, as the index has it or else from disk; nothing where there is none.
   [[nodiscard]] const Stamp* known(const std::string& key) const;
+
+  /// What a file of a tree looks like that link() has made is what the object looks like, unless it is a
+  /// copy.
+  void remember(const Object& object, const Stamp& linked);
 
   /// For remove_tree(): keeps the stamps of objects whose link count changes.
   [[nodiscard]] UnlinkWatch watch();
@@ -68,8 +77,15 @@ class Store {
   /// Writes the index, what others wrote meanwhile included. A failure costs time later and nothing else.
   void save();
 
-  /// Removes objects that no tree has, unless another build runs.
-  [[nodiscard]] Result<void> collect_garbage();
+  /// Objects that no tree has, and what they take on the disk.
+  struct Garbage {
+    std::size_t objects = 0;
+    std::uint64_t bytes = 0;
+  };
+  /// Removes them. Exit::busy while another build runs, after `patience`.
+  [[nodiscard]] Result<Garbage> collect_garbage(std::chrono::milliseconds patience = {});
+  /// What would be, were there fewer links: how many, by the object's inode.
+  [[nodiscard]] Result<Garbage> garbage_without(const std::map<ino_t, nlink_t>& links) const;
 
  private:
   struct Temporary {
@@ -82,6 +98,8 @@ class Store {
   [[nodiscard]] Result<void> admit(Temporary& temporary, const Object& object) const;
   [[nodiscard]] bool whole(const Object& object, Worker& worker) const;
   [[nodiscard]] Result<void> renew(const Object& object) const;
+  [[nodiscard]] Result<void> copy_out(const Object& object, int parent, const char* name,
+                                      const std::string& path) const;
   [[nodiscard]] std::string shown(const std::string& name) const { return path_ + "/" + name; }
 
   std::string path_;

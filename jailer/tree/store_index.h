@@ -21,7 +21,7 @@ namespace jail::tree {
 struct SourceRecord {
   std::uint64_t device = 0;
   Stamp stamp;
-  std::string sha256;
+  std::string sha256;    ///< empty of a secret
   std::string database;  ///< state of the package database that said so: package_database_stamp()
   std::string package;
   std::string version;

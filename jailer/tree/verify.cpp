@@ -19,12 +19,15 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "jailer/closure/source_root.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/parallel.h"
 #include "jailer/tree/remove_tree.h"
 #include "jailer/tree/root_dir.h"
+#include "jailer/tree/secrets.h"
 #include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
+#include "jailer/tree/verify_tree.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -87,8 +90,8 @@ auto attributes_of(int fd) {
 class Stamps {
  public:
   Stamps() = default;
-  Stamps(const generation::Opened& opened, const Instance& instance) {
-    const auto text = read_file_at(opened.dir.get(), generation::index, max_file, false);
+  Stamps(int files, const Instance& instance) {
+    const auto text = read_file_at(files, generation::index, max_file, false);
     auto index =
         text ? tree_index_from_json(*text, generation::index) : Result<TreeIndex>(fail(Exit::io, " "));
     if (!index) return;
@@ -115,15 +118,20 @@ class Stamps {
 
 class Verifier {
  public:
-  Verifier(const generation::Opened& opened, Lock lock, RootDir tree, Stamps stamps, Progress* progress)
-      : opened_(opened),
+  /// `files` is the directory of the lock and of what it froze.
+  Verifier(int files, std::string where, Lock lock, RootDir tree, std::vector<PlannedVolume> open_volumes,
+           Stamps stamps, Progress* progress)
+      : files_(files),
+        where_(std::move(where)),
         lock_(std::move(lock)),
         tree_(std::move(tree)),
         stamps_(std::move(stamps)),
         progress_(progress),
-        cursor_(tree_, Cursor::Kind::beneath) {}
+        cursor_(tree_, Cursor::Kind::beneath),
+        open_volumes_(std::move(open_volumes)) {}
 
   Result<VerifyResult> run() {
+    add_secrets_of_lock();
     known_.reserve(lock_.entries.size());
     for (const LockEntry& entry : lock_.entries) known_.insert(entry.path);
     for (std::size_t i = 0; i < lock_.entries.size(); ++i) {
@@ -142,6 +150,16 @@ class Verifier {
   }
 
  private:
+  /// What the lock leaves out of secrets. Where it is gone they have no hash to be compared with.
+  void add_secrets_of_lock() {
+    if (std::none_of(lock_.entries.begin(), lock_.entries.end(), is_secret_file)) return;
+    const auto text = read_file_at(files_, generation::secrets, max_file, false);
+    if (!text)
+      differ(generation::secrets, "missing", "missing");
+    else if (const auto added = add_secrets(lock_, *text, generation::secrets); !added)
+      differ(generation::secrets, "content", "does not fit the lock");
+  }
+
   /// Files to read: all entries that show one inode.
   struct Job {
     std::uint64_t inode = 0;
@@ -195,6 +213,7 @@ class Verifier {
       case EntryType::directory:
         return look_into(entry);
       case EntryType::file:
+        if (entry.sha256.empty()) break;  // a secret of which nothing is known any more; that is told
         if (static_cast<std::uint64_t>(status.st_size) != entry.size)
           differ(entry.path, "size", "size is {}, must be {}", status.st_size, entry.size);
         add_job(entry, status);
@@ -228,6 +247,7 @@ class Verifier {
     const UniqueFd fd = tree_.beneath(entry.path, O_RDONLY | O_DIRECTORY);
     if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", tree_.shown(entry.path));
     JAIL_CHECK(report_attributes({&entry}, attributes_of(fd.get())));
+    if (is_open(entry.path)) return {};
     JAIL_TRY(names, names_in(fd.get(), entry.path));
     for (const std::string& name : names) {
       const std::string path = (entry.path == "/" ? "" : entry.path) + "/" + name;
@@ -237,6 +257,12 @@ class Verifier {
       differ(path, "added", "not in the lock ({})", format_name(status.st_mode));
     }
     return {};
+  }
+
+  /// Whether `path` is of a volume that the daemon may have filled.
+  bool is_open(const std::string& path) const {
+    return std::any_of(open_volumes_.begin(), open_volumes_.end(),
+                       [&](const PlannedVolume& volume) { return is_at_or_below(path, volume.path); });
   }
 
   void add_job(const LockEntry& entry, const struct stat& status) {
@@ -299,12 +325,12 @@ class Verifier {
 
   Result<void> check_frozen() {
     for (const auto& [name, sha256] : lock_.frozen) {
-      const auto bytes = read_file_at(opened_.dir.get(), name, max_file, false);
+      const auto bytes = read_file_at(files_, name, max_file, false);
       if (!bytes && bytes.error().exit == Exit::no_input) {
         differ(name, "missing", "missing");
         continue;
       }
-      if (!bytes) return fail(bytes.error().exit, "{}: {}", quote(opened_.path), bytes.error().message);
+      if (!bytes) return fail(bytes.error().exit, "{}: {}", quote(where_), bytes.error().message);
       JAIL_TRY(hash, sha256_hex(*bytes));
       if (hash != sha256)
         differ(name, "content", "content differs (sha256 {}, must be {})", short_hash(hash),
@@ -313,12 +339,14 @@ class Verifier {
     return {};
   }
 
-  const generation::Opened& opened_;
+  int files_;
+  std::string where_;
   Lock lock_;
   RootDir tree_;
   Stamps stamps_;
   Progress* progress_;
   Cursor cursor_;
+  const std::vector<PlannedVolume> open_volumes_;
   std::unordered_set<std::string_view> known_;
   std::vector<Job> jobs_;
   std::unordered_map<std::uint64_t, std::size_t> job_of_;
@@ -330,15 +358,27 @@ class Verifier {
 }  // namespace
 
 Result<VerifyResult> verify(const generation::Opened& opened, const VerifyOptions& options) {
-  const auto text = read_file_at(opened.dir.get(), generation::lock, max_file, false);
-  if (!text)
-    return with_hint(fail(text.error().exit, "{}: {}", quote(opened.path), text.error().message),
-                     "without its lock nothing can be compared: make a new one (jail build --force)");
-  JAIL_TRY(lock, lock_from_json(*text, opened.path + "/" + generation::lock));
   UniqueFd fd(::openat(opened.dir.get(), generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return fail_errno(Exit::io, errno, "{}/tree: cannot open", quote(opened.path));
-  return Verifier(opened, std::move(lock), RootDir(std::move(fd), opened.path + "/tree"),
-                  options.quick != nullptr ? Stamps(opened, *options.quick) : Stamps(), options.progress)
+  auto result = tree::verify_tree(opened.dir.get(), opened.path,
+                                  RootDir(std::move(fd), opened.path + "/tree"), Volumes::outside, options);
+  // By its stamps a decayed file is whole: the next build is not to believe them.
+  if (result && !result->differences.empty()) (void)::unlinkat(opened.dir.get(), generation::index, 0);
+  return result;
+}
+
+Result<VerifyResult> tree::verify_tree(int files, const std::string& where, RootDir tree, Volumes volumes,
+                                       const VerifyOptions& options) {
+  const auto text = read_file_at(files, generation::lock, max_file, false);
+  if (!text)
+    return with_hint(fail(text.error().exit, "{}: {}", quote(where), text.error().message),
+                     "without its lock nothing can be compared: make a new one (jail build --force)");
+  JAIL_TRY(lock, lock_from_json(*text, where + "/" + generation::lock));
+  std::vector<PlannedVolume> open;
+  if (volumes == Volumes::open) open = lock.volumes;
+  Stamps stamps = options.quick != nullptr ? Stamps(files, *options.quick) : Stamps();
+  return Verifier(files, where, std::move(lock), std::move(tree), std::move(open), std::move(stamps),
+                  options.progress)
       .run();
 }
 

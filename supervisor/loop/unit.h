@@ -134,6 +134,7 @@ class Unit {
   Token wake_timer_ = 0, port_timer_ = 0, launch_timer_ = 0;
 
   // of a generation
+  UniqueFd held_generation_;  ///< that is prepared, or runs: see generation::hold_current()
   std::optional<sandbox::Prepared> prepared_;
   LaunchSpec spec_;
   std::uint64_t prepared_generation_ = 0;

@@ -91,11 +91,12 @@ void Unit::launch_now() {
 }
 
 Result<void> Unit::take_generation() {
-  JAIL_TRY(opened, generation::open_current(house_.instance, name_));
+  JAIL_TRY(opened, generation::hold_current(house_.instance, name_));
   if (!prepared_ || prepared_generation_ != opened.number) {
     prepared_.reset();
     JAIL_TRY(prepared, sandbox::Prepared::prepare(opened));
     prepared_ = std::move(prepared);
+    held_generation_ = std::move(opened.dir);
     prepared_generation_ = opened.number;
     spec_ = prepared_->spec();
   }
@@ -235,10 +236,11 @@ void Unit::adopt(const std::optional<ServiceState>& state, Inherited inherited) 
     pid_namespace_ = state->pid_namespace;
   }
   // The policy that was in force: of the generation that runs, or of the current one.
-  auto opened = generation_ != 0 ? generation::open_number(house_.instance, name_, generation_)
-                                 : generation::open_current(house_.instance, name_);
+  auto opened = generation_ != 0 ? generation::hold_number(house_.instance, name_, generation_)
+                                 : generation::hold_current(house_.instance, name_);
   if (opened) {
     auto spec = read_launch_spec(*opened);
+    held_generation_ = std::move(opened->dir);
     if (spec)
       spec_ = std::move(*spec);
     else

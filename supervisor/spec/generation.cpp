@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <charconv>
@@ -46,6 +48,27 @@ Result<Opened> open_current(const Instance& instance, const std::string& name) {
     return with_hint(fail(Exit::config, "{}: points to {}, not to a generation", link, quote(text)),
                      fmt::format("remove the link and run: jail build {}", name));
   return open_number(instance, name, number);
+}
+
+Result<Opened> hold_number(const Instance& instance, const std::string& name, unsigned long number) {
+  JAIL_TRY(opened, open_number(instance, name, number));
+  const bool held = ::flock(opened.dir.get(), LOCK_SH | LOCK_NB) == 0;
+  // Whoever removed it may have been done before we held it.
+  struct stat seen {};
+  struct stat there {};
+  if (held && ::fstat(opened.dir.get(), &seen) == 0 && ::lstat(opened.path.c_str(), &there) == 0 &&
+      seen.st_ino == there.st_ino && seen.st_dev == there.st_dev)
+    return std::move(opened);
+  return with_hint(fail(Exit::busy, "{}: generation {} is being removed", name, number), "try again");
+}
+
+Result<Opened> hold_current(const Instance& instance, const std::string& name) {
+  for (int attempt = 0;; ++attempt) {
+    JAIL_TRY(opened, open_current(instance, name));
+    auto held = hold_number(instance, name, opened.number);
+    // It was the current one when we looked: what removes it has switched to another.
+    if (held || attempt == 8) return held;
+  }
 }
 
 }  // namespace jail::generation

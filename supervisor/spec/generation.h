@@ -4,7 +4,8 @@
 //   STATE/jails/NAME/gen/000001/   one generation, root:root 0700
 //     tree/                        the root file system
 //     jail.lock                    what the tree must contain (JSON, sorted, reproducible)
-//     index.json                   what cannot be reproducible: inode, size, ctime, for the quick answers
+//     secrets.json                 hashes and sizes of secret files, which the lock leaves out; if there are
+//     any index.json                   what cannot be reproducible: inode, size, ctime, for the quick answers
 //     manifest.json                the merged manifest
 //     launch.json                  the LaunchSpec (spec/launch_spec.h)
 //     filter.bpf                   the compiled seccomp filter: an array of struct sock_filter
@@ -21,6 +22,7 @@ namespace jail::generation {
 
 inline constexpr const char* tree = "tree";
 inline constexpr const char* lock = "jail.lock";
+inline constexpr const char* secrets = "secrets.json";
 inline constexpr const char* index = "index.json";
 inline constexpr const char* manifest = "manifest.json";
 inline constexpr const char* launch = "launch.json";
@@ -42,6 +44,13 @@ struct Opened {
 
 /// Opens the generation `number` of `name`.
 [[nodiscard]] Result<Opened> open_number(const Instance& instance, const std::string& name,
+                                         unsigned long number);
+
+/// As open_current(), or of a `number` as open_number(), and held: for as long as the descriptor lives nobody
+/// removes it (a shared flock on its directory, which whoever removes one takes alone). For what is about to
+/// run in it, or may again; a process that has its tree as its root keeps it by that.
+[[nodiscard]] Result<Opened> hold_current(const Instance& instance, const std::string& name);
+[[nodiscard]] Result<Opened> hold_number(const Instance& instance, const std::string& name,
                                          unsigned long number);
 
 }  // namespace jail::generation

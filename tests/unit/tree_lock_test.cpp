@@ -6,6 +6,7 @@
 #include "jailer/tree/hash.h"
 #include "jailer/tree/lock.h"
 #include "jailer/tree/lock_text.h"
+#include "jailer/tree/secrets.h"
 
 namespace {
 
@@ -48,9 +49,13 @@ Lock sample() {
   file.package = "bind9";
   file.package_version = "1:9.18.33-1~deb12u2";
   file.package_architecture = "amd64";
-  file.secret = true;
   file.why = {{"binary", "", "tree.binaries[0]"}, {"needed", "/lib", "libc.so.6"}};
   lock.entries.push_back(file);
+  LockEntry key = entry("/sealed", EntryType::file, 0400);
+  key.secret = true;
+  key.size = 32;  // neither of the two is in the text
+  key.sha256 = std::string(64, 'b');
+  lock.entries.push_back(key);
   lock.frozen = {{"filter.bpf", zeros}, {"launch.json", zeros}, {"manifest.json", zeros}};
   lock.volumes = {{"named-cache", "/var/cache/bind", 103, 110, 0750}};
   lock.tree_hash = tree_hash(lock.entries).value();
@@ -88,13 +93,16 @@ TEST_CASE("A lock comes back as it went, byte for byte") {
   INFO((lock ? std::string() : lock.error().message));
   REQUIRE(lock);
   CHECK(to_json(*lock) == text);
-  const LockEntry& file = lock->entries.back();
+  const LockEntry& file = lock->entries.at(5);
   CHECK(file.path == "/odd \xff\\ \xc3\xa4\n\"name");
   CHECK(file.mode == 04755);
   CHECK(file.uid == 4294967294U);
   CHECK(file.size == 18446744073709551615U);
-  CHECK(file.secret);
-  CHECK(file.why == sample().entries.back().why);
+  const LockEntry& key = lock->entries.at(6);
+  CHECK(key.secret);
+  CHECK(key.size == 0);
+  CHECK(key.sha256.empty());
+  CHECK(file.why == sample().entries.at(5).why);
   CHECK(lock->entries.at(2).major == 4294967295U);
   CHECK(lock->entries.at(4).target == "usr/lib");
   CHECK(lock->frozen.size() == 3);
@@ -121,15 +129,44 @@ TEST_CASE("The tree hash is what lock.cpp says, field by field") {
   add({"/dev/disk", "block_device", "660", "0", "0", "4294967295", "0"});
   add({"/dev/null", "character_device", "666", "0", "0", "1", "3"});
   add({"/lib", "symlink", "777", "0", "0", "usr/lib"});
-  add({entries.back().path, "file", "4755", "4294967294", "110", "18446744073709551615",
+  add({entries.at(5).path, "file", "4755", "4294967294", "110", "18446744073709551615",
        std::string(64, 'a')});
+  add({"/sealed", "file", "400", "0", "0", "secret"});
   CHECK(tree_hash(entries).value() == tree::sha256_hex(records).value());
   // Why something is there, and whose it was, is not what a tree is made of.
-  entries.back().package = "other";
-  entries.back().why.clear();
+  entries.at(5).package = "other";
+  entries.at(5).why.clear();
   CHECK(tree_hash(entries).value() == sample().tree_hash);
-  entries.back().mode = 0755;
+  entries.at(5).mode = 0755;
   CHECK(tree_hash(entries).value() != sample().tree_hash);
+}
+
+TEST_CASE("Hashes and sizes of secret files are beside the lock, and fit it or are refused") {
+  const Lock whole = sample();
+  const std::string text = tree::secrets_json(whole);
+  CHECK(to_json(whole).find(std::string(64, 'b')) == std::string::npos);
+  Lock lock = lock_from_json(to_json(whole), "lock").value();
+  REQUIRE(tree::add_secrets(lock, text, "secrets.json"));
+  CHECK(lock.entries.at(6).size == 32);
+  CHECK(lock.entries.at(6).sha256 == std::string(64, 'b'));
+  CHECK(to_json(lock) == to_json(whole));
+  const auto refused_with = [&](const std::string& from, const std::string& to) {
+    std::string other = text;
+    REQUIRE(other.find(from) != std::string::npos);
+    Lock fresh = whole;
+    const auto added = tree::add_secrets(fresh, other.replace(other.find(from), from.size(), to), "s");
+    return !added && added.error().exit == Exit::manifest;
+  };
+  CHECK(refused_with("/sealed", "/sealer"));
+  CHECK(refused_with("bbbb", "BBBB"));
+  CHECK(refused_with("\"size\": 32", "\"size\": -1"));
+  CHECK(refused_with("\"size\": 32", "\"size\": 32, \"x\": 1"));
+  CHECK(refused_with("\"version\": 1", "\"version\": 2"));
+  CHECK(refused_with("{", "["));
+  Lock without = whole;
+  without.entries.pop_back();
+  CHECK(tree::secrets_json(without).empty());
+  CHECK_FALSE(tree::add_secrets(without, text, "s"));
 }
 
 TEST_CASE("Whatever byte of a lock is edited, it is refused") {
@@ -175,7 +212,6 @@ TEST_CASE("An edit that keeps its shape is told as one, with the way out") {
                                           {"tree.binaries[0]", "tree.binaries[1]"},
                                           {"/var/cache/bind", "/var/cache/bond"},
                                           {"\"launch.json\":\"0", "\"launch.json\":\"1"},
-                                          {",\"secret\":true", ""},
                                           {"\"name\": \"named\"", "\"name\": \"nomad\""}})
     CHECK(refused(edited(from, to)).message ==
           "/j/jail.lock: edited since the build: its seal does not match its content");
@@ -221,8 +257,10 @@ TEST_CASE("What is wrong with a lock is named with its place") {
       {"\"target\":\"usr/lib\"", "\"target\":\"\"", R"(entries[4]: "target" is empty)"},
       {"\"target\":\"usr/lib\"", "\"size\":1,\"target\":\"usr/lib\"", "entries[4]: unknown key 'size'"},
       {"\"package\":\"bind9\"", "\"package\":\"\"", R"(entries[5]: "package" is empty)"},
-      {"\"secret\":true", "\"secret\":false", R"(entries[5]: "secret" can only be true)"},
-      {"\"secret\":true", "\"secret\":1", R"(entries[5]: "secret" can only be true)"},
+      {"\"secret\":true", "\"secret\":false", R"(entries[6]: "secret" can only be true)"},
+      {"\"secret\":true", "\"secret\":1", R"(entries[6]: "secret" can only be true)"},
+      {"\"secret\":true", "\"secret\":true,\"size\":1", "entries[6]: unknown key 'size'"},
+      {",\"secret\":true", "", R"(entries[6]: the key "size" is missing)"},
       {"\"kind\":\"binary\"", "\"kind\":7", R"(entries[5].why: "kind" must be a string)"},
       {"\"kind\":\"binary\"", "\"kind\":\"x\",\"x\\n\":1", "entries[5].why: unknown key 'x\\x0a'"},
       {"\"why\":[{\"detail\"", "\"why\":[1,{\"detail\"", "entries[5].why: must be an object"},

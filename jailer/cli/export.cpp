@@ -34,7 +34,7 @@ Result<void> export_generation(const Context& context, const Options& options) {
     return with_hint(fail(Exit::usage, "an archive is nothing for a terminal"),
                      fmt::format("send it somewhere: jail export {0} > {0}.tar", options.name));
   JAIL_TRY(opened, open_generation(context, options.name, options.generation));
-  JAIL_TRY(lock, lock_of(opened));
+  JAIL_TRY(lock, lock_with_secrets(opened));
   JAIL_TRY(epoch, source_date_epoch());
   const views::ExportOptions how{options.with_secrets, epoch.value_or(fixed_time)};
   if (options.format == "mtree") return put(views::export_mtree(lock, how));

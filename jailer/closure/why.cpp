@@ -10,7 +10,7 @@ namespace jail {
 namespace {
 
 constexpr std::size_t shown_candidates = 10;
-constexpr std::size_t most_beginnings = 100'000;  ///< of chains at a time: all memory that this takes
+constexpr std::size_t most_beginnings = 20'000;  ///< of chains at a time: all memory that this takes
 
 template <class Test>
 std::vector<std::string> paths_that(const Reasons& reasons, Test test) {

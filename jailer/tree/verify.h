@@ -37,6 +37,7 @@ struct VerifyOptions {
 };
 
 /// Compares the tree of a generation with its lock, every byte of it, and the frozen files with their hashes.
+/// Where they differ, its index goes: the next build reads everything, and makes what is damaged anew.
 /// A lock that is not as it was written is Exit::manifest: nothing can be compared with it.
 [[nodiscard]] Result<VerifyResult> verify(const generation::Opened& opened,
                                           const VerifyOptions& options = {});

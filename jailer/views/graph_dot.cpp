@@ -35,7 +35,7 @@ const char* shape(EntryType type) {
 }
 
 std::string node(const LockEntry& entry) {
-  const std::string size = entry.type == EntryType::file ? ", " + human_size(entry.size) : "";
+  const std::string size = entry.type == EntryType::file ? ", " + size_of(entry) : "";
   return fmt::format("{} [label={}, shape={}, tooltip={}];\n", quoted(entry.path),
                      quoted(base_name(entry.path) + size), shape(entry.type), quoted(entry.path));
 }

@@ -83,7 +83,7 @@ std::string title_of(const LockEntry& entry) {
   std::string text = entry.path;
   if (entry.type == EntryType::symlink) text += " -> " + entry.target;
   std::string lines = xml(text);
-  if (entry.type == EntryType::file) lines += "\n" + human_size(entry.size);
+  if (entry.type == EntryType::file) lines += "\n" + size_of(entry);
   if (!entry.package.empty()) lines += xml(" from " + entry.package + " " + entry.package_version);
   constexpr std::size_t most = 15;
   for (std::size_t i = 0; i < entry.why.size() && i < most; ++i) lines += "\n" + xml(in_words(entry.why[i]));
@@ -217,7 +217,7 @@ text { font: 11px "DejaVu Sans", Verdana, sans-serif; fill: #212121; }
         xml(shortened(base_name(entry.path), 31)));
     if (entry.type == EntryType::file)
       add("<text class=\"r\" x=\"{:.0f}\" y=\"{:.0f}\">{}</text>", x + box_width - padding - 2, y + 10,
-          human_size(entry.size));
+          size_of(entry));
     text_ += "</g>\n";
   }
 

@@ -61,7 +61,7 @@ class Ways {
     made.loaded = reason.kind == "needed" || reason.kind == "interpreter";
     made.bytes = entry.size;
     const std::string package = entry.package.empty() ? "" : "  [" + entry.package + "]";
-    made.label = fmt::format("{}  {}{}  ({})", escape(entry.path), human_size(entry.size), escape(package),
+    made.label = fmt::format("{}  {}{}  ({})", escape(entry.path), size_of(entry), escape(package),
                              escape(in_a_word(reason)));
     add_below(made, &entry);
     return made;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "jailer/views/format.h"
 #include "jailer/views/purl.h"
 
 namespace jail::views {
@@ -21,6 +22,10 @@ void add_needs(Inventory& all, const LockEntry& entry, const std::map<std::strin
 }
 
 }  // namespace
+
+std::string size_of(const LockEntry& file) {
+  return file.secret ? "secret" : human_size(file.size);
+}
 
 Inventory inventory_of(const Lock& lock, bool with_secrets) {
   using Key = std::tuple<bool, std::string, std::string, std::string>;  // those without a name are last

@@ -36,6 +36,9 @@ struct Inventory {
   std::vector<Need> needs;                             ///< sorted by paths
 };
 
+/// "3.4 MiB", or "secret": the lock does not tell how long such a file is.
+[[nodiscard]] std::string size_of(const LockEntry& file);
+
 /// `lock` is borrowed: the inventory points into it. Files marked secret are left out where not asked for.
 [[nodiscard]] Inventory inventory_of(const Lock& lock, bool with_secrets);
 

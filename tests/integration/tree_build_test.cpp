@@ -234,14 +234,14 @@ TEST_CASE("A disk that decays under the stamps is found by verify and mended by 
   REQUIRE(::stat(object.c_str(), &status) == 0);
   auto index = tree::StoreIndex::from_bytes(bytes_of(store / "index"));
   REQUIRE(index);
-  const tree::Stamp old = index->objects.at(object.filename());
-  index->objects.at(object.filename()) = tree::stamp_of(status);
+  const Stamp old = index->objects.at(object.filename());
+  index->objects.at(object.filename()) = stamp_of(status);
   write_bytes(store / "index", index->to_bytes());
   const fs::path tree_index = house.top / "state/jails/j/gen/000001/index.json";
   auto stamps = tree::tree_index_from_json(bytes_of(tree_index), "index");
   REQUIRE(stamps);
-  for (tree::Stamp& stamp : stamps->entries)
-    if (stamp.inode == old.inode) stamp = tree::stamp_of(status);
+  for (Stamp& stamp : stamps->entries)
+    if (stamp.inode == old.inode) stamp = stamp_of(status);
   write_bytes(tree_index, to_json(*stamps));
 
   CHECK_FALSE(house.build(plan)->changed);  // the stamps say so: only reading tells

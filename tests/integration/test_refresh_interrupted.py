@@ -64,12 +64,12 @@ def test_killed_at_any_time_it_leaves_what_the_next_one_finishes(it):
     for number in range(8):
         install(f"1.{number}")
         first = begin(it, "thing")
-        time.sleep(dice.uniform(0, takes))
+        time.sleep(dice.uniform(0.3 * takes, 1.2 * takes))
         first.kill()
         first.communicate()
         it.run("verify", "thing")
         stood["built" if it.run("stale", status=None).returncode == 0 else "not yet built"] += 1
-        wait_for(lambda: (answer() or "").startswith("thing 1."), what="an answer")
+        wait_for(lambda: (answer() or "").startswith("thing "), what="an answer")
         it.run("refresh", "thing")
         it.serves(f"1.{number}", it.current())
         assert "not as on the host" not in it.run("status").stdout

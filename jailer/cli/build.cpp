@@ -6,8 +6,11 @@
 #include "jailer/cli/format.h"
 #include "jailer/cli/plan_build.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/manifest/search.h"
 #include "jailer/refresh/refresh.h"
 #include "jailer/tree/builder.h"
+#include "jailer/tree/state.h"
+#include "jailer/witness/witness.h"
 
 namespace jail::cli {
 namespace {
@@ -21,11 +24,23 @@ struct Outcome {
   std::string name;
   BuildResult built;
   std::vector<std::string> warnings;
+  bool witnessed = false;  ///< nothing had to be read
 };
 
 Result<Outcome> build_one(const Context& context, const std::string& name, const Options& options) {
-  JAIL_TRY(planned, plan_build(context, name));
-  JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen, {options.force}));
+  // A witness knows the running system and jails by name alone.
+  const bool witnessed = context.root == "/" && valid_name(name) && !manifest::is_path(name);
+  JAIL_CHECK(tree::demand_root("build a jail"));
+  if (witnessed && !options.force)
+    if (auto same = still_standing(context.instance, name)) {
+      refresh::forget(context.instance, name);
+      return Outcome{
+          name, {same->generation, false, same->files, same->bytes}, std::move(same->warnings), true};
+    }
+  Looks looks;
+  JAIL_TRY(planned, plan_build(context, name, &looks));
+  JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen,
+                        {options.force, witnessed ? &looks : nullptr}));
   refresh::forget(context.instance, planned.plan.name);
   return Outcome{planned.plan.name, built, planned.plan.warnings};
 }
@@ -39,7 +54,8 @@ void print(const Context& context, const Outcome& outcome) {
     fmt::print("{}: generation {}, {} files, {}\n", outcome.name, built.generation, built.files,
                human_size(built.bytes));
   else
-    fmt::print("{}: up to date (generation {})\n", outcome.name, built.generation);
+    fmt::print("{}: up to date (generation {}){}\n", outcome.name, built.generation,
+               outcome.witnessed && context.verbose ? ", as its witness says" : "");
 }
 
 nlohmann::json as_json(const Outcome& outcome) {

@@ -1,6 +1,6 @@
 #include "jailer/cli/generations.h"
 
-#include "jailer/tree/processes.h"
+#include "jailer/tree/builder.h"
 
 namespace jail::cli {
 
@@ -15,10 +15,12 @@ Result<generation::Opened> open_generation(const Context& context, const std::st
   return opened;
 }
 
-Result<std::vector<std::string>> built_jails(const Instance& instance) {
-  JAIL_TRY(names, jails_there(instance));
-  std::erase_if(names, [&](const std::string& name) { return !generation::open_current(instance, name); });
-  return std::move(names);
+Result<std::vector<std::string>> built_jails(const Context& context) {
+  JAIL_TRY(all, list(context.instance));
+  std::vector<std::string> names;
+  for (const Built& jail : all)
+    if (jail.generation != 0) names.push_back(jail.name);
+  return names;
 }
 
 }  // namespace jail::cli

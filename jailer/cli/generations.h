@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "jailer/cli/cli.h"
 #include "supervisor/spec/generation.h"
@@ -14,7 +15,7 @@ namespace jail::cli {
                                                          const std::string& name_or_path,
                                                          unsigned long number);
 
-/// The jails that have a current generation, sorted.
-[[nodiscard]] Result<std::vector<std::string>> built_jails(const Instance& instance);
+/// The names of all jails that are built.
+[[nodiscard]] Result<std::vector<std::string>> built_jails(const Context& context);
 
 }  // namespace jail::cli

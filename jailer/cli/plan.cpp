@@ -35,6 +35,7 @@ int run_plan(const Context& context, const std::string& name) {
   if (!context.quiet) {
     for (const std::string& warning : plan->warnings)
       fmt::print(stderr, "jail: warning: {}\n", escape(warning));
+    for (const std::string& note : plan->notes) fmt::print(stderr, "jail: note: {}\n", escape(note));
   }
   std::string text;
   if (context.json) {

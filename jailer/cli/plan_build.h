@@ -15,6 +15,8 @@ struct Planned {
 };
 
 /// Reads the manifest `name` (or the one at that path), plans its tree, lays out its policy. Changes nothing.
-[[nodiscard]] Result<Planned> plan_build(const Context& context, const std::string& name);
+/// What was looked at for that is noted in `looks`.
+[[nodiscard]] Result<Planned> plan_build(const Context& context, const std::string& name,
+                                         Looks* looks = nullptr);
 
 }  // namespace jail::cli

@@ -153,7 +153,7 @@ Result<std::vector<std::string>> names_of(const Context& context, const Options&
   if (!options.all && !options.automatic)
     return with_hint(fail(Exit::usage, "refresh: which jail?"),
                      "name it: jail refresh NAME; or all: jail refresh --all");
-  return built_jails(context.instance);
+  return built_jails(context);
 }
 
 /// Each name in turn; one that fails does not keep the others from being refreshed. The status is the last

@@ -59,7 +59,7 @@ nlohmann::json as_json(const std::string& name, const LockDiff& diff) {
 
 int run_stale(const Context& context, const Options& options) {
   const auto names =
-      options.names.empty() ? built_jails(context.instance) : Result<std::vector<std::string>>(options.names);
+      options.names.empty() ? built_jails(context) : Result<std::vector<std::string>>(options.names);
   if (!names) return report(names.error());
   int status = 0;
   nlohmann::json jails = nlohmann::json::array();

@@ -143,7 +143,13 @@ constexpr std::array<KnownDevice, 5> known_devices = {
 
 }  // namespace
 
-void plan_file(Work& work, const manifest::File& file, const Reason& why, const Place& place) {
+void plan_file(Work& work, const manifest::File& written, const Reason& why, const Place& place) {
+  manifest::File file = written;
+  const auto to = with_lib(work, written.to, place);
+  const auto from = written.from ? with_lib(work, *written.from, place) : written.from;
+  if (!to || (written.from && !from)) return;
+  file.to = *to;
+  file.from = from;
   Copy copy{work, file, why, place, owner_of(work, file, place)};
   if (file.text) {
     Entry entry = copy.entry(file.to, EntryType::file);

@@ -154,32 +154,31 @@ WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vecto
   return wanted;
 }
 
-/// What dpkg has noted since it wrote `status`: it does so after a run, and its triggers are run before.
-std::string read_updates(const SourceRoot& root, std::string& buffer) {
+/// The status file, and what dpkg has noted since it wrote that: it does so after a run, and its triggers are
+/// run before.
+std::string read_status(const SourceRoot& root, int dpkg_fd) {
+  std::string buffer;
+  const auto status = slurp(dpkg_fd, "status", buffer);
+  std::string text(status ? *status : std::string_view());
   const auto updates = root.open_at("/var/lib/dpkg/updates", O_RDONLY | O_DIRECTORY);
-  if (!updates) return {};
-  std::string text;
+  if (!updates) return text;
   for (const std::string& name : names_of(updates->get())) {
     const bool number = !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
     const auto note =
         number ? slurp(updates->get(), name.c_str(), buffer) : Result<std::string_view>(std::string_view());
-    if (note && text.size() + note->size() <= max_file) text.append("\n\n").append(*note);
+    if (note && text.size() + note->size() <= 2 * max_file) text.append("\n\n").append(*note);
   }
   return text;
 }
 
-/// "Version" and "Architecture" of the installed packages of `owners`, from the status file and what follows
+/// Calls `use(package, architecture, version)` for each installed package of the status file and what follows
 /// it. Of several words about a package the last one counts.
-void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
-  std::map<std::pair<std::string, std::string>, std::string> versions;  // (package, architecture) -> version
-  std::map<std::string, std::pair<std::string, std::string>> any;       // package -> (architecture, version)
+template <class Use>
+void for_each_installed(std::string_view status, Use use) {
   std::string_view package, version, architecture;
   bool installed = false;
   const auto end_of_stanza = [&] {
-    if (!package.empty() && installed) {
-      versions[{std::string(package), std::string(architecture)}] = version;
-      any[std::string(package)] = {std::string(architecture), std::string(version)};
-    }
+    if (!package.empty() && installed) use(package, architecture, version);
     package = version = architecture = {};
     installed = false;
   };
@@ -198,6 +197,16 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
       installed = text->find("not-installed") == std::string_view::npos;
   });
   end_of_stanza();
+}
+
+/// "Version" and "Architecture" of the packages of `owners`, from the status file.
+void add_versions(std::string_view status, std::map<std::string, Owner>& owners) {
+  std::map<std::pair<std::string_view, std::string_view>, std::string_view> versions;
+  std::map<std::string_view, std::pair<std::string_view, std::string_view>> any;
+  for_each_installed(status, [&](auto package, auto architecture, auto version) {
+    versions[{package, architecture}] = version;
+    any[package] = {architecture, version};
+  });
   for (auto& [path, owner] : owners) {
     if (const auto found = versions.find({owner.package, owner.architecture}); found != versions.end()) {
       owner.version = found->second;
@@ -213,6 +222,7 @@ void add_versions(std::string_view status, std::map<std::string, Owner>& owners)
 Result<PackageDatabase> PackageDatabase::open(const std::string& root,
                                               const std::vector<std::string>& paths) {
   PackageDatabase database;
+  if (paths.empty()) return database;
   JAIL_TRY(source, SourceRoot::open(root));
   // Both within the root: a link of another root's must not lead to the lists of this host.
   const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
@@ -240,14 +250,22 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
       }
     });
   }
-  const std::string updates = read_updates(source, buffer);
-  if (const auto status = slurp(dpkg->get(), "status", buffer)) {
-    if (updates.empty())
-      add_versions(*status, database.owners_);
-    else
-      add_versions(std::string(*status) + updates, database.owners_);
-  }
+  add_versions(read_status(source, dpkg->get()), database.owners_);
   return database;
+}
+
+Result<std::map<std::string, std::string>> installed_versions(const std::string& root) {
+  JAIL_TRY(source, SourceRoot::open(root));
+  std::map<std::string, std::string> versions;
+  const auto dpkg = source.open_at("/var/lib/dpkg", O_RDONLY | O_DIRECTORY);
+  if (!dpkg && dpkg.error().exit == Exit::no_input) return versions;
+  if (!dpkg) return tl::unexpected(dpkg.error());
+  const std::string status = read_status(source, dpkg->get());
+  for_each_installed(status, [&](auto package, auto architecture, auto version) {
+    versions.insert_or_assign(fmt::format("{}:{}", package, architecture), version);
+    versions.insert_or_assign(std::string(package), version);
+  });
+  return versions;
 }
 
 std::optional<Owner> PackageDatabase::owner(const std::string& path) const {

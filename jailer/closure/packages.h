@@ -18,6 +18,10 @@ struct Owner {
   bool operator==(const Owner&) const = default;
 };
 
+/// The version of each installed package of a root, by its name and by "NAME:ARCHITECTURE". Nothing where
+/// there is no dpkg.
+[[nodiscard]] Result<std::map<std::string, std::string>> installed_versions(const std::string& root);
+
 /// The owners of a set of paths in one root. Lists are read once and whole; what is not asked for is not
 /// kept.
 class PackageDatabase {

@@ -15,9 +15,9 @@ namespace jail {
 /// Why an entry is there. `by` is the tree path of the entry that needs this one, or empty when the manifest
 /// itself does: following `by` from entry to entry ends at the manifest.
 struct Reason {
-  /// "binary", "library", "file", "needed" (DT_NEEDED), "interpreter" (PT_INTERP), "script" (#!), "link" (a
-  /// symlink on the way), "bundle", "import", "user", "device", "mount", "parent", "loader" (the cache that
-  /// we write)
+  /// "binary", "library", "file", "needed" (DT_NEEDED), "dlopen" (.note.dlopen), "interpreter" (PT_INTERP),
+  /// "script" (#!), "link" (a symlink on the way), "bundle", "import", "plugin" (named by a configuration),
+  /// "user", "device", "mount", "parent", "loader" (the cache that we write)
   std::string kind;
   std::string by;
   std::string detail;  ///< "libc.so.6", "bundle openssl", "tree.binaries[0]" ...
@@ -59,12 +59,23 @@ struct PlannedVolume {
   std::vector<PlannedDirectory> directories = {};  ///< made where missing, parents first; not in the lock
 };
 
+/// What shows in the finished jail that a bundle works there: words for jail-probe.
+struct PlannedProbe {
+  std::string bundle;
+  std::string name;
+  std::vector<std::string> run;
+};
+
 struct Plan {
   std::string name;
   std::string root = "/";                ///< the source root
+  std::string distribution;              ///< what its os-release says: "debian-12"; may be empty
   std::map<std::string, Entry> entries;  ///< by path: parents come before their children
   std::vector<PlannedVolume> volumes;
   std::vector<std::string> warnings;  ///< told on stderr; the build goes on
+  std::vector<std::string> notes;     ///< what else is worth knowing: `jail plan` tells
+  std::vector<PlannedProbe> probes;
+  std::vector<std::string> ignore;  ///< patterns of libraries that nobody misses: [dlopen], and bundles
 };
 
 }  // namespace jail

@@ -118,6 +118,16 @@ const Entry* PlanBuilder::find(const std::string& path) const {
   return found == plan_.entries.end() ? nullptr : &found->second;
 }
 
+std::vector<std::string> PlanBuilder::names_in(const std::string& path) const {
+  std::vector<std::string> names;
+  const std::string prefix = path == "/" ? path : path + "/";
+  for (auto at = plan_.entries.upper_bound(prefix); at != plan_.entries.end(); ++at) {
+    if (!at->first.starts_with(prefix)) break;
+    if (parent_path(at->first) == path) names.push_back(base_name(at->first));
+  }
+  return names;
+}
+
 std::string PlanBuilder::put(Entry entry, const Place& place) {
   // The links of the source's top level come into the tree with the first path that uses them.
   for (const auto& [link, target] : merged_) {

@@ -37,6 +37,8 @@ class PlanBuilder {
   void put_mount_point(const std::string& path, bool is_directory, Reason why, const Place& place);
 
   [[nodiscard]] const Entry* find(const std::string& path) const;
+  /// What is in the directory `path` so far.
+  [[nodiscard]] std::vector<std::string> names_in(const std::string& path) const;
 
   /// Follows all links of `path` in the tree as the daemon would. `path` need not exist.
   struct Followed {
@@ -49,6 +51,11 @@ class PlanBuilder {
   void problem(const Place& place, const std::string& text);
   void problem(const Place& place, const Error& error);
   void warn(const Place& place, const std::string& text);
+  void note(std::string text) { plan_.notes.push_back(std::move(text)); }
+  void probe(PlannedProbe probe) { plan_.probes.push_back(std::move(probe)); }
+  void ignore(const std::vector<std::string>& patterns) {
+    plan_.ignore.insert(plan_.ignore.end(), patterns.begin(), patterns.end());
+  }
 
   /// Until the end of its life, problems are warnings: for what joins a plan without having been asked for.
   class Lenient {

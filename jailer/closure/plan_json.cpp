@@ -72,8 +72,12 @@ std::string to_json(const Plan& plan) {
                        {"files", volume.files},
                        {"directories", directories}});
   }
-  const json object = {{"version", 1},       {"name", plan.name},  {"root", plan.root},
-                       {"entries", entries}, {"volumes", volumes}, {"warnings", plan.warnings}};
+  json probes = json::array();
+  for (const PlannedProbe& probe : plan.probes)
+    probes.push_back({{"bundle", probe.bundle}, {"name", probe.name}, {"run", probe.run}});
+  const json object = {{"version", 1},        {"name", plan.name},        {"root", plan.root},
+                       {"entries", entries},  {"volumes", volumes},       {"probes", probes},
+                       {"notes", plan.notes}, {"warnings", plan.warnings}};
   // File names need not be UTF-8: such bytes are shown as U+FFFD.
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

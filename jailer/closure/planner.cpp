@@ -9,16 +9,10 @@
 namespace jail {
 namespace {
 
-using manifest::Bundle;
-
-Place at(const char* list, std::size_t index) {
-  return fmt::format("{}[{}]", list, index);
-}
-
 void plan_programs(Work& work) {
   const manifest::Tree& tree = work.manifest.tree;
   for (std::size_t i = 0; i < tree.binaries.size(); ++i) {
-    const Place place = at("tree.binaries", i);
+    const Place place = place_of("tree.binaries", i);
     plan_program(work, tree.binaries[i], {"binary", {}, place}, place);
   }
   // The command is always in its tree, unless `files` brings it.
@@ -33,7 +27,7 @@ void plan_programs(Work& work) {
       plan_program(work, command, {"binary", {}, "service.command[0]"}, "service.command[0]");
   }
   for (std::size_t i = 0; i < tree.libraries.size(); ++i) {
-    const Place place = at("tree.libraries", i);
+    const Place place = place_of("tree.libraries", i);
     plan_library(work, tree.libraries[i], {"library", {}, place}, place);
   }
 }
@@ -45,38 +39,13 @@ void plan_copies(Work& work) {
     plan_file(work, tree.files[i], {"file", {}, place}, place);
   }
   for (std::size_t i = 0; i < tree.directories.size(); ++i) {
-    const Place place = at("tree.directories", i);
+    const Place place = place_of("tree.directories", i);
     work.out.put_directory(tree.directories[i], {"file", {}, place}, place);
   }
   for (std::size_t i = 0; i < tree.devices.size(); ++i) {
-    const Place place = at("tree.devices", i);
+    const Place place = place_of("tree.devices", i);
     plan_device(work, tree.devices[i], {"device", {}, place}, place);
   }
-}
-
-/// All that `bundle` names, for `why`.
-void plan_bundle(Work& work, const Bundle& bundle, const Reason& why, const Place& place) {
-  for (const std::string& path : bundle.binaries) plan_program(work, path, why, place);
-  for (const std::string& name : bundle.libraries) plan_library(work, name, why, place);
-  for (const manifest::File& file : bundle.files) plan_file(work, file, why, place);
-  for (const std::string& path : bundle.optional_files) {
-    if (!work.source.status(path)) continue;
-    manifest::File file;
-    file.to = path;
-    file.from = path;
-    plan_file(work, file, why, place);
-  }
-  for (const std::string& path : bundle.directories) work.out.put_directory(path, why, place);
-  for (const std::string& name : bundle.devices) plan_device(work, name, why, place);
-}
-
-std::optional<Reason> joins(const Work& work, const Bundle& bundle) {
-  for (const std::string& symbol : bundle.imports) {
-    const auto found = work.imports.find(symbol);
-    if (found != work.imports.end())
-      return Reason{"import", found->second, fmt::format("bundle {}: {}", bundle.name, symbol)};
-  }
-  return std::nullopt;
 }
 
 struct Ids {
@@ -148,36 +117,6 @@ void plan_volumes(Work& work, Plan& plan) {
 
 }  // namespace
 
-void plan_bundles(Work& work) {
-  const auto& include = work.manifest.tree.include;
-  std::set<std::string> done;
-  for (std::size_t i = 0; i < include.size(); ++i) {
-    const Place place = at("tree.include", i);
-    const auto bundle = manifest::load_bundle(work.instance, include[i]);
-    if (!bundle) {
-      work.out.problem(place, bundle.error());
-      continue;
-    }
-    done.insert(bundle->name);
-    plan_bundle(work, *bundle, {"bundle", {}, "bundle " + bundle->name}, place);
-  }
-  const auto all = manifest::load_bundles(work.instance);
-  if (!all) return work.out.problem("tree.include", all.error());
-  // What joins may import more, which lets others join.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (const Bundle& bundle : *all) {
-      if (done.count(bundle.name) != 0) continue;
-      const auto why = joins(work, bundle);
-      if (!why) continue;
-      done.insert(bundle.name);
-      changed = true;
-      const PlanBuilder::Lenient lenient(work.out);
-      plan_bundle(work, bundle, *why, "tree.binaries");
-    }
-  }
-}
-
 void plan_accounts(Work& work) {
   const manifest::Tree& tree = work.manifest.tree;
   std::vector<UserEntry> users;
@@ -186,7 +125,7 @@ void plan_accounts(Work& work) {
   for (std::size_t i = 0; i < tree.users.size(); ++i) {
     const UserEntry* user = work.accounts.user(tree.users[i]);
     if (user == nullptr) {
-      work.out.problem(at("tree.users", i), no_such_user(tree.users[i], work.manifest.packages));
+      work.out.problem(place_of("tree.users", i), no_such_user(tree.users[i], work.manifest.packages));
       continue;
     }
     users.push_back(*user);
@@ -196,7 +135,7 @@ void plan_accounts(Work& work) {
     if (const GroupEntry* group = work.accounts.group(tree.groups[i])) {
       add_group(*group);
     } else {
-      work.out.problem(at("tree.groups", i), no_such_group(tree.groups[i], work.manifest.packages));
+      work.out.problem(place_of("tree.groups", i), no_such_group(tree.groups[i], work.manifest.packages));
     }
   }
   if (users.empty() && groups.empty()) return;
@@ -240,20 +179,38 @@ void plan_mounts(Work& work) {
   }
 }
 
-Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest,
-                       const std::string& root) {
-  JAIL_TRY(source, SourceRoot::open(root));
-  JAIL_TRY(resolver, elf::Resolver::open(root));
+namespace {
+
+/// What some bundle wants to hear of.
+elf::Symbols watched(const Result<std::vector<manifest::Bundle>>& bundles) {
+  elf::Symbols symbols;
+  if (!bundles) return symbols;
+  for (const manifest::Bundle& bundle : *bundles)
+    for (const auto* list : {&bundle.imports, &bundle.offers}) symbols.insert(list->begin(), list->end());
+  return symbols;
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest, const std::string& root,
+                       Looks* looks) {
+  JAIL_TRY(source, SourceRoot::open(root, looks));
+  JAIL_TRY(resolver, elf::Resolver::open(root, looks));
   JAIL_TRY(accounts, read_accounts(source));
   Plan plan;
   plan.name = manifest.name;
   plan.root = root;
+  plan.distribution = source.distribution();
   PlanBuilder builder(plan, manifest, source);
-  Work work{instance, manifest, source, resolver, accounts, builder};
+  const auto bundles = manifest::load_bundles(instance);
+  resolver.watch(watched(bundles));
+  Work work{instance, manifest, source, resolver, accounts, builder, bundles};
   builder.put_directory("/", {"parent", {}, "the root"}, {});
   plan_programs(work);
   plan_copies(work);
   plan_bundles(work);
+  check_features(work);
+  builder.ignore(manifest.dlopen.ignore);
   plan_accounts(work);
   plan_volumes(work, plan);
   plan_mounts(work);

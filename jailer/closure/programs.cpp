@@ -4,6 +4,7 @@
 
 #include "jailer/closure/work.h"
 #include "jailer/elf/script.h"
+#include "jailer/elf/tokens.h"
 #include "supervisor/base/quote.h"
 
 namespace jail {
@@ -13,18 +14,6 @@ constexpr std::size_t script_line = 256;  // BINPRM_BUF_SIZE: what the kernel re
 constexpr int max_interpreters = 5;       // scripts whose interpreters are scripts; the kernel's limit
 constexpr std::array<const char*, 6> path_directories = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
                                                          "/usr/bin",        "/sbin",          "/bin"};
-/// Searched by ld.so without a cache (Debian's multiarch and the plain ones).
-constexpr std::array<const char*, 4> default_directories = {"/lib/x86_64-linux-gnu",
-                                                            "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"};
-constexpr std::array<const char*, 2> arm_directories = {"/lib/aarch64-linux-gnu",
-                                                        "/usr/lib/aarch64-linux-gnu"};
-
-bool is_default_directory(const std::string& dir) {
-  return std::find(default_directories.begin(), default_directories.end(), dir) !=
-             default_directories.end() ||
-         std::find(arm_directories.begin(), arm_directories.end(), dir) != arm_directories.end();
-}
-
 constexpr elf::Detail lean{.imports = true, .tried = false};
 
 std::vector<std::string> words(const std::string& line) {
@@ -103,12 +92,28 @@ void plan_interpreter(Work& work, const std::string& script, const Place& place,
                                       fmt::join(path_directories, ":")));
 }
 
+/// Whether ld.so would not find it without its cache, which we then write.
+bool needs_cache(Work& work, const elf::Object& object) {
+  if (object.rule != "ld.so.cache") return false;
+  const auto policy = work.resolver.policy(object.file.real);
+  const std::string directory = parent_path(object.path) + "/";
+  return !policy || std::find(policy->system_dirs.begin(), policy->system_dirs.end(), directory) ==
+                        policy->system_dirs.end();
+}
+
 /// The builds of a library for newer processors beside it: all of them, since a jail may move to another
 /// machine.
 void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path, const Place& place) {
   for (const elf::Variant& variant : object.variants)
     plan_located(work, variant.file, {"needed", tree_path, object.name + " (" + variant.subdirectory + ")"},
                  place);
+}
+
+/// Remembers what an object says of its dlopens, once: the libraries of many programs are the same.
+void listen(Work& work, const elf::Closure& closure, const elf::Object& object, const std::string& tree_path,
+            const Place& place) {
+  if (object.dlopen_notes.empty() || !work.heard.insert(object.file.real).second) return;
+  work.callers.push_back({closure.objects.front().path, object.path, tree_path, object.dlopen_notes, place});
 }
 
 /// The objects of a closure that the program itself asked for; `start` is the tree path of its first object.
@@ -120,8 +125,9 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
         plan_located(work, *closure.interpreter_file, {"interpreter", start, closure.interpreter}, place);
   }
   for (const elf::Object& object : closure.objects) {
-    if (object.needed_by.empty()) {
+    if (&object == &closure.objects.front()) {
       tree_paths[object.path] = start;
+      listen(work, closure, object, start, place);
       continue;
     }
     const auto needer = tree_paths.find(object.needed_by);
@@ -130,8 +136,9 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     const std::string tree_path = plan_located(work, object.file, why, place);
     if (tree_path.empty()) continue;
     tree_paths[object.path] = tree_path;
+    listen(work, closure, object, tree_path, place);
     plan_variants(work, object, tree_path, place);
-    if (object.rule == "ld.so.cache" && !is_default_directory(parent_path(object.path)))
+    if (needs_cache(work, object))
       work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
   }
   for (const std::string& note : closure.notes) work.out.warn(place, note);
@@ -183,24 +190,50 @@ std::string plan_program(Work& work, const std::string& path, const Reason& why,
   return tree_path;
 }
 
-void plan_library(Work& work, const std::string& name, const Reason& why, const Place& place) {
-  if (work.first_program.empty() && name.find('/') == std::string::npos) {
+std::string plan_found_library(Work& work, const std::string& name, const elf::Closure& closure,
+                               const Reason& why, const Place& place) {
+  if (closure.objects.empty()) return {};
+  const elf::Object& library = closure.objects.front();
+  std::string tree_path = plan_located(work, library.file, why, place);
+  if (tree_path.empty()) return tree_path;
+  plan_variants(work, library, tree_path, place);
+  if (needs_cache(work, library)) work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
+  plan_closure(work, closure, tree_path, place);
+  return tree_path;
+}
+
+std::string plan_library(Work& work, const std::string& written, const Reason& why, const Place& place) {
+  const auto name = with_lib(work, written, place);
+  if (!name) return {};
+  if (work.first_program.empty() && name->find('/') == std::string::npos) {
     work.out.problem(place,
                      fmt::format("library {}: no ELF program in tree.binaries to find it for; write its "
                                  "absolute path",
-                                 quote(name)));
-    return;
+                                 quote(*name)));
+    return {};
   }
-  const auto closure = work.resolver.resolve_library(name, work.first_program, lean);
-  if (!closure) return work.out.problem(place, closure.error());
-  if (closure->objects.empty()) return;
-  const elf::Object& library = closure->objects.front();
-  const std::string tree_path = plan_located(work, library.file, why, place);
-  if (tree_path.empty()) return;
-  plan_variants(work, library, tree_path, place);
-  if (library.rule == "ld.so.cache" && !is_default_directory(parent_path(library.path)))
-    work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
-  plan_closure(work, *closure, tree_path, place);
+  const auto closure = work.resolver.resolve_library(*name, work.first_program, lean);
+  if (closure) return plan_found_library(work, *name, *closure, why, place);
+  work.out.problem(place, closure.error());
+  return {};
+}
+
+std::optional<std::string> with_lib(Work& work, const std::string& path, const Place& place) {
+  if (path.find('$') == std::string::npos) return path;
+  if (work.first_program.empty()) {
+    work.out.problem(place,
+                     fmt::format("{}: no ELF program in tree.binaries tells what $LIB is", quote(path)));
+    return std::nullopt;
+  }
+  const auto policy = work.resolver.policy(work.first_program);
+  if (!policy) {
+    work.out.problem(place, policy.error());
+    return std::nullopt;
+  }
+  auto expanded = elf::expand(path, {{}, policy->lib, {}});
+  if (!expanded)
+    work.out.problem(place, fmt::format("{}: $LIB is the only word that is known here", quote(path)));
+  return expanded;
 }
 
 }  // namespace jail

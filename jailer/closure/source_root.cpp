@@ -29,14 +29,37 @@ Exit exit_of(int error_number) {
   }
 }
 
+/// os-release(5): KEY=value, KEY="value" or KEY='value'. What is no plain word is left out.
+void os_release_value(std::string_view line, std::string_view key, std::string& value) {
+  if (!line.starts_with(key)) return;
+  line.remove_prefix(key.size());
+  if (line.size() >= 2 && (line.front() == '"' || line.front() == '\'') && line.back() == line.front())
+    line = line.substr(1, line.size() - 2);
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  if (line.find_first_not_of(plain) == std::string_view::npos) value = line;
+}
+
 }  // namespace
 
-Result<SourceRoot> SourceRoot::open(const std::string& path) {
+Result<SourceRoot> SourceRoot::open(const std::string& path, Looks* looks) {
   SourceRoot root;
+  root.looks_ = looks;
   root.path_ = path;
   root.fd_.reset(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root.fd_) return fail_errno(exit_of(errno), errno, "{}: cannot open the root directory", quote(path));
   return root;
+}
+
+/// Notes what `fd` is, or that nothing was there where errno says so.
+void SourceRoot::note(const std::string& path, LookAt how, int fd) const {
+  if (looks_ == nullptr) return;
+  struct stat status {};
+  if (fd >= 0 && ::fstat(fd, &status) == 0)
+    looks_->add(path, how, &status);
+  else if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+    looks_->add(path, how, nullptr);
+  else
+    looks_->spoil();
 }
 
 Result<UniqueFd> SourceRoot::open_at(const std::string& path, int flags) const {
@@ -47,10 +70,15 @@ Result<UniqueFd> SourceRoot::open_at(const std::string& path, int flags) const {
   const char* name = path == "/" ? "." : path.c_str();
   for (int attempt = 0;; ++attempt) {
     UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, fd_.get(), name, &how, sizeof how)));
-    if (fd) return fd;
+    if (fd) {
+      note(path, (flags & O_NOFOLLOW) != 0 ? LookAt::entry : LookAt::file, fd.get());
+      return fd;
+    }
     // EAGAIN: something was renamed while the kernel walked a "..".
     if (errno == EINTR || (errno == EAGAIN && attempt < 64)) continue;
-    return fail_errno(exit_of(errno), errno, "{}", quote(path));
+    const int error = errno;
+    note(path, (flags & O_NOFOLLOW) != 0 ? LookAt::entry : LookAt::file, -1);
+    return fail_errno(exit_of(error), error, "{}", quote(path));
   }
 }
 
@@ -89,6 +117,7 @@ Result<std::string> SourceRoot::link_target(const std::string& path) const {
 
 Result<std::vector<std::string>> SourceRoot::names(const std::string& path) const {
   JAIL_TRY(fd, open_at(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  note(path, LookAt::directory, fd.get());
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(fd.get()), &::closedir);
   if (!dir) return fail_errno(Exit::io, errno, "{}: cannot read the directory", quote(path));
   (void)fd.release();  // the stream's now
@@ -102,6 +131,23 @@ Result<std::vector<std::string>> SourceRoot::names(const std::string& path) cons
   if (errno != 0) return fail_errno(Exit::io, errno, "{}: cannot read the directory", quote(path));
   std::sort(names.begin(), names.end());
   return names;
+}
+
+std::string SourceRoot::distribution() const {
+  constexpr std::size_t enough = 64U << 10U;
+  std::string id, version;
+  for (const char* path : {"/etc/os-release", "/usr/lib/os-release"}) {
+    const auto text = read(path, enough);
+    if (!text) continue;
+    for (std::size_t at = 0; at < text->size();) {
+      const std::size_t end = std::min(text->find('\n', at), text->size());
+      os_release_value(std::string_view(*text).substr(at, end - at), "ID=", id);
+      os_release_value(std::string_view(*text).substr(at, end - at), "VERSION_ID=", version);
+      at = end + 1;
+    }
+    break;
+  }
+  return id.empty() || version.empty() ? id : id + "-" + version;
 }
 
 std::string normal_path(const std::string& path) {

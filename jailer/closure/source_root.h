@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
 
@@ -14,8 +15,9 @@ namespace jail {
 
 class SourceRoot {
  public:
-  /// `path` is a directory: "/" for the running system.
-  [[nodiscard]] static Result<SourceRoot> open(const std::string& path);
+  /// `path` is a directory: "/" for the running system. Every look is noted in `looks`, which must outlive
+  /// this.
+  [[nodiscard]] static Result<SourceRoot> open(const std::string& path, Looks* looks = nullptr);
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
@@ -29,6 +31,9 @@ class SourceRoot {
   /// A regular file, whole. More than `limit` bytes is an error.
   [[nodiscard]] Result<std::string> read(const std::string& path, std::size_t limit) const;
 
+  /// "debian-12": ID and VERSION_ID of its os-release, or the first alone; empty where there is none.
+  [[nodiscard]] std::string distribution() const;
+
   /// The first bytes of a regular file, `count` at most; empty for anything else.
   [[nodiscard]] std::string head(const std::string& path, std::size_t count) const;
 
@@ -39,8 +44,11 @@ class SourceRoot {
   [[nodiscard]] Result<std::vector<std::string>> names(const std::string& path) const;
 
  private:
+  void note(const std::string& path, LookAt how, int fd) const;
+
   std::string path_;
   UniqueFd fd_;
+  Looks* looks_ = nullptr;
 };
 
 /// `path` without doubled slashes, "." and a trailing slash, "/" for none; ".." is not resolved.

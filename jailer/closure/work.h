@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -29,6 +30,15 @@ struct CachedLibrary {
   std::string by;
 };
 
+/// An object of the tree that says what it loads at run time.
+struct DlopenCaller {
+  std::string program;  ///< source path of what its closure begins with
+  std::string path;     ///< its own, as the loader found it
+  std::string tree_path;
+  std::vector<std::string> notes;  ///< JSON, unchecked
+  Place place;
+};
+
 struct Work {
   const Instance& instance;
   const manifest::Manifest& manifest;
@@ -36,6 +46,7 @@ struct Work {
   elf::Resolver& resolver;
   const Accounts& accounts;
   PlanBuilder& out;
+  const Result<std::vector<manifest::Bundle>>& bundles;  ///< all that there are
 
   std::vector<CopiedLink> links{};
   std::set<std::string> mounts{};                 ///< paths that something is mounted on
@@ -43,7 +54,15 @@ struct Work {
   std::map<std::string, CachedLibrary> cached{};  ///< by name
   std::set<std::string> programs{};               ///< source paths whose closure is in the plan
   std::string first_program{};                    ///< the ELF program that libraries are looked up for
+  std::vector<DlopenCaller> callers{};            ///< whose notes are yet to be read
+  std::set<std::string> heard{};                  ///< source paths of objects whose notes are known
+  std::set<std::string> features{};               ///< that these notes name
 };
+
+/// "tree.users[2]".
+[[nodiscard]] inline Place place_of(const char* list, std::size_t index) {
+  return fmt::format("{}[{}]", list, index);
+}
 
 /// Tree path of a program (ELF or script) of the source root and all that it needs; empty after a problem.
 std::string plan_program(Work& work, const std::string& path, const Reason& why, const Place& place);
@@ -52,8 +71,24 @@ std::string plan_program(Work& work, const std::string& path, const Reason& why,
 /// root.
 void plan_needs(Work& work, const std::string& real, const std::string& tree_path, const Place& place);
 
-/// A library by soname or path, as work.first_program would dlopen it.
-void plan_library(Work& work, const std::string& name, const Reason& why, const Place& place);
+/// A library by soname or path, as work.first_program would dlopen it. Its path in the tree; empty after a
+/// problem.
+std::string plan_library(Work& work, const std::string& name, const Reason& why, const Place& place);
+
+/// What resolve_library() has given for `name`, into the tree.
+std::string plan_found_library(Work& work, const std::string& name, const elf::Closure& closure,
+                               const Reason& why, const Place& place);
+
+/// `path` with $LIB, as ld.so(8) has it, in the place of which stands what the loader of the tree's first
+/// program takes for it: "/usr/$LIB/gconv" is "/usr/lib/x86_64-linux-gnu/gconv" on Debian. Nothing after a
+/// problem.
+std::optional<std::string> with_lib(Work& work, const std::string& path, const Place& place);
+
+/// Brings in what the objects planned so far say they load at run time, as [dlopen] asks for it.
+void plan_dlopen_notes(Work& work);
+
+/// Warns of features that [dlopen] includes and nobody has.
+void check_features(Work& work);
 
 /// Path of the source root into the tree, with the links on its way, as a file with the source's mode.
 std::string plan_located(Work& work, const elf::Located& file, const Reason& why, const Place& place);

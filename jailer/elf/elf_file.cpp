@@ -268,7 +268,8 @@ Result<ElfFile> read_elf(const ByteSource& source) {
   return file;
 }
 
-Result<std::vector<std::string>> read_imports(const ByteSource& source, const ElfFile& file) {
+Result<std::vector<std::string>> read_imports(const ByteSource& source, const ElfFile& file,
+                                              const Symbols* only) {
   std::vector<std::string> imports;
   if (file.symbols.table == 0 || file.symbols.count == 0) return imports;
   View view(source, file.header);
@@ -288,8 +289,8 @@ Result<std::vector<std::string>> read_imports(const ByteSource& source, const El
     const unsigned binding = symbol[wide ? 4 : 12] >> 4;
     const std::uint32_t name = view.u32(symbol);
     if (section != SHN_UNDEF || name == 0 || (binding != STB_GLOBAL && binding != STB_WEAK)) continue;
-    JAIL_TRY(text, names.string({file.symbols.strings, file.symbols.strings_size}, name));
-    if (!text.empty()) imports.push_back(std::move(text));
+    JAIL_TRY(text, names.text({file.symbols.strings, file.symbols.strings_size}, name));
+    if (!text.empty() && (only == nullptr || only->contains(text))) imports.emplace_back(text);
   }
   return imports;
 }

@@ -4,8 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "jailer/elf/source.h"
@@ -98,7 +101,16 @@ struct ElfFile {
 /// name.
 [[nodiscard]] Result<ElfFile> read_elf(const ByteSource& source);
 
-/// The undefined dynamic symbols of a file that read_elf() has read, in table order.
-[[nodiscard]] Result<std::vector<std::string>> read_imports(const ByteSource& source, const ElfFile& file);
+/// A set of symbols that can be asked by a view.
+struct SymbolHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view name) const noexcept { return std::hash<std::string_view>()(name); }
+};
+using Symbols = std::unordered_set<std::string, SymbolHash, std::equal_to<>>;
+
+/// The undefined dynamic symbols of a file that read_elf() has read, in table order; those of `only`, where
+/// that is given.
+[[nodiscard]] Result<std::vector<std::string>> read_imports(const ByteSource& source, const ElfFile& file,
+                                                            const Symbols* only = nullptr);
 
 }  // namespace jail::elf

@@ -54,15 +54,15 @@ std::optional<View::Place> View::place_of(std::uint64_t address) const {
   return std::nullopt;
 }
 
-Result<std::string> View::string(const Place& strings, std::uint64_t index) {
+Result<std::string_view> View::text(const Place& strings, std::uint64_t index) {
   if (index >= strings.available) return fail(Exit::manifest, "a name lies outside of its string table");
   std::size_t length = 0;
-  const char* text = window_.string_at(strings.offset + index, strings.available - index, length);
-  if (text == nullptr) return fail(Exit::manifest, "a name in its string table is not terminated");
+  const char* found = window_.string_at(strings.offset + index, strings.available - index, length);
+  if (found == nullptr) return fail(Exit::manifest, "a name in its string table is not terminated");
   if (length + 32 > budget_)
     return fail(Exit::manifest, "its dynamic segment names more than 32 MiB of strings");
   budget_ -= length + 32;  // the 32 are what holding even an empty string costs
-  return std::string(text, length);
+  return std::string_view(found, length);
 }
 
 }  // namespace jail::elf

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "jailer/elf/elf_file.h"
@@ -49,9 +50,12 @@ class View {
   [[nodiscard]] const std::uint8_t* at(std::uint64_t offset, std::size_t count) {
     return window_.at(offset, count);
   }
-  /// The string `index` of the table at `strings`; fails when it is not terminated within the table, is
-  /// longer than 64 KiB, or when all strings taken so far exceed the budget.
-  [[nodiscard]] Result<std::string> string(const Place& strings, std::uint64_t index);
+  /// The string `index` of the table at `strings`, valid until the next call; fails when it is not terminated
+  /// within the table, is longer than 64 KiB, or when all strings taken so far exceed the budget.
+  [[nodiscard]] Result<std::string_view> text(const Place& strings, std::uint64_t index);
+  [[nodiscard]] Result<std::string> string(const Place& strings, std::uint64_t index) {
+    return text(strings, index).map([](std::string_view found) { return std::string(found); });
+  }
   [[nodiscard]] std::uint64_t file_size() const { return window_.size(); }
 
  private:

@@ -37,7 +37,7 @@ Result<const std::vector<std::string>*> FileStore::imports(ParsedFile& file) {
     }
     std::uint64_t size = 0;
     JAIL_TRY(fd, tree_.open_file(file.where, &size));
-    JAIL_TRY(names, read_imports(FdSource(fd.get(), size), *file.elf));
+    JAIL_TRY(names, read_imports(FdSource(fd.get(), size), *file.elf, watched_ ? &*watched_ : nullptr));
     file.imports = std::move(names);
   }
   return &*file.imports;

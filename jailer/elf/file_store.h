@@ -32,7 +32,9 @@ class FileStore {
   [[nodiscard]] const RootTree::Found& find(const std::string& path) { return tree_.find(path); }
   /// The file that `found` (a regular one) stands for.
   [[nodiscard]] ParsedFile& parsed(const RootTree::Found& found);
-  /// Its undefined dynamic symbols, read at the first call.
+  /// Only these count as imports, from the first call of imports() on.
+  void watch(Symbols symbols) { watched_ = std::move(symbols); }
+  /// Its undefined dynamic symbols, as far as they count, read at the first call.
   [[nodiscard]] Result<const std::vector<std::string>*> imports(ParsedFile& file);
   /// All bytes of a regular file that find() has given.
   [[nodiscard]] Result<std::string> contents(const RootTree::Found& found, std::size_t limit) const;
@@ -47,6 +49,7 @@ class FileStore {
     }
   };
   RootTree tree_;
+  std::optional<Symbols> watched_;
   std::unordered_map<std::pair<dev_t, ino_t>, std::unique_ptr<ParsedFile>, IdHash> files_;
 };
 

@@ -50,21 +50,29 @@ void push_components(std::vector<std::string>& stack, std::string_view path) {
 
 }  // namespace
 
-Result<RootTree> RootTree::open(const std::string& root) {
+Result<RootTree> RootTree::open(const std::string& root, Looks* looks) {
   UniqueFd fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd) return fail_errno(Exit::no_input, errno, "{}: cannot open the root directory", quote(root));
-  return RootTree(root, std::move(fd));
+  return RootTree(root, std::move(fd), looks);
 }
 
 RootTree::Node RootTree::look(const std::string& real) const {
   Node node;
   UniqueFd fd = open_plain(fd_.get(), real, O_PATH, node.error);
-  if (!fd) return node;
   struct stat status {};
-  if (::fstat(fd.get(), &status) != 0) {
+  if (fd && ::fstat(fd.get(), &status) != 0) {
     node.error = errno;
-    return node;
+    fd.reset();
   }
+  if (looks_ != nullptr) {
+    if (fd)
+      looks_->add(real, LookAt::entry, &status);
+    else if (node.error == ENOENT || node.error == ENOTDIR)
+      looks_->add(real, LookAt::entry, nullptr);
+    else
+      looks_->spoil();
+  }
+  if (!fd) return node;
   node.device = status.st_dev;
   node.inode = status.st_ino;
   node.mode = status.st_mode;

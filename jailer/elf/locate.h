@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
 
@@ -30,7 +31,8 @@ struct Located {
 /// A root directory, with what has been looked up in it remembered for its lifetime.
 class RootTree {
  public:
-  [[nodiscard]] static Result<RootTree> open(const std::string& root);
+  /// Every look is noted in `looks`, which must outlive this.
+  [[nodiscard]] static Result<RootTree> open(const std::string& root, Looks* looks = nullptr);
 
   enum class Kind : std::uint8_t { missing, directory, regular, other };
 
@@ -55,7 +57,8 @@ class RootTree {
   [[nodiscard]] const std::string& root() const { return root_; }
 
  private:
-  RootTree(std::string root, UniqueFd fd) : root_(std::move(root)), fd_(std::move(fd)) {}
+  RootTree(std::string root, UniqueFd fd, Looks* looks)
+      : root_(std::move(root)), fd_(std::move(fd)), looks_(looks) {}
 
   struct Node {
     enum class Type : std::uint8_t { missing, directory, regular, link, other } type = Type::missing;
@@ -71,6 +74,7 @@ class RootTree {
 
   std::string root_;
   UniqueFd fd_;
+  Looks* looks_;
   std::unordered_map<std::string, Node> nodes_;
   std::unordered_map<std::string, Found> found_;
 };

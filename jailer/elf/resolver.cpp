@@ -75,7 +75,11 @@ struct Resolver::Impl {
   [[nodiscard]] Result<Closure> describe(const Session& session, const std::vector<Node*>& objects,
                                          Detail detail);
   [[nodiscard]] Result<void> collect_imports(const std::vector<Node*>& objects, Closure& closure);
-  [[nodiscard]] Result<Closure> run(const std::string& path, const std::string* library, Detail detail);
+  struct Wanted {
+    const std::string& library;
+    const std::string& by;
+  };
+  [[nodiscard]] Result<Closure> run(const std::string& path, const Wanted* wanted, Detail detail);
 };
 
 Result<const RootTree::Found*> Resolver::Impl::regular(const std::string& path) {
@@ -214,8 +218,8 @@ Result<Closure> Resolver::Impl::describe(const Session& session, const std::vect
   return closure;
 }
 
-/// The closure of `path`, or, with `library`, of what the program at `path` would get from dlopen(library).
-Result<Closure> Resolver::Impl::run(const std::string& path, const std::string* library, Detail detail) {
+/// The closure of `path`, or of what the program at `path` would get from a dlopen of what is wanted.
+Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wanted, Detail detail) {
   JAIL_TRY(program, open_program(path));
   const ElfFile& elf = *program.file->elf;
   const RootTree::Found* loader = nullptr;
@@ -244,9 +248,11 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const std::string* 
     JAIL_TRY(list, session.load_needs(first));
     objects = std::move(list);
   }
-  if (session.missing().empty() && library != nullptr) {
+  if (session.missing().empty() && wanted != nullptr) {
     Missing missing;
-    JAIL_TRY(node, session.map(*library, first, missing));
+    const auto caller = std::find_if(objects.begin(), objects.end(),
+                                     [&](const Node* object) { return object->path == wanted->by; });
+    JAIL_TRY(node, session.map(wanted->library, caller == objects.end() ? first : **caller, missing));
     if (node == nullptr) return fail_missing({missing});
     JAIL_TRY(list, session.load_needs(*node));
     objects = std::move(list);
@@ -267,9 +273,13 @@ Resolver::Resolver(Resolver&&) noexcept = default;
 Resolver& Resolver::operator=(Resolver&&) noexcept = default;
 Resolver::~Resolver() = default;
 
-Result<Resolver> Resolver::open(const std::string& root) {
-  JAIL_TRY(tree, RootTree::open(root));
+Result<Resolver> Resolver::open(const std::string& root, Looks* looks) {
+  JAIL_TRY(tree, RootTree::open(root, looks));
   return Resolver(std::make_unique<Impl>(std::move(tree)));
+}
+
+void Resolver::watch(Symbols symbols) {
+  impl_->store.watch(std::move(symbols));
 }
 
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
@@ -277,9 +287,18 @@ Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
 }
 
 Result<Closure> Resolver::resolve_library(const std::string& soname_or_path, const std::string& for_path,
-                                          Detail detail) {
+                                          Detail detail, const std::string& by) {
   if (soname_or_path.empty()) return fail(Exit::usage, "a library needs a name");
-  return impl_->run(for_path, &soname_or_path, detail);
+  const Impl::Wanted wanted{soname_or_path, by};
+  return impl_->run(for_path, &wanted, detail);
+}
+
+Result<LoaderPolicy> Resolver::policy(const std::string& for_path) {
+  JAIL_TRY(program, impl_->open_program(for_path));
+  const ElfFile& elf = *program.file->elf;
+  const std::string interpreter = elf.interpreter.value_or(default_policy(elf.header.abi).interpreter);
+  JAIL_TRY(search, impl_->search_for(elf.header.abi, interpreter));
+  return search->policy();
 }
 
 Result<Located> Resolver::locate(const std::string& path) const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/elf/loader_policy.h"
 #include "jailer/elf/locate.h"
 #include "supervisor/base/error.h"
 
@@ -43,7 +44,8 @@ struct Closure {
       objects;  ///< in load order (breadth first); the program first, the loader where ld.so lists it
   std::string interpreter;  ///< PT_INTERP, as written; empty for a static program or a library
   std::optional<Located> interpreter_file;
-  std::vector<std::string> imports;  ///< undefined dynamic symbols of all objects, sorted, without doubles
+  /// Undefined dynamic symbols of all objects, sorted, without doubles; see Resolver::watch().
+  std::vector<std::string> imports;
   std::vector<std::string>
       notes;  ///< findings that stop nothing: relative search paths, audit libraries, stale cache entries
   bool is_static = false;
@@ -62,10 +64,15 @@ struct Detail {
 class Resolver {
  public:
   /// `root` is a directory ("/" for the running system). Nothing outside of it is read.
-  [[nodiscard]] static Result<Resolver> open(const std::string& root);
+  /// Every look is noted in `looks`, which must outlive this.
+  [[nodiscard]] static Result<Resolver> open(const std::string& root, Looks* looks = nullptr);
   Resolver(Resolver&&) noexcept;
   Resolver& operator=(Resolver&&) noexcept;
   ~Resolver();
+
+  /// Closure::imports is to hold no other symbols than these: for a caller who knows what it looks for, as a
+  /// large closure imports tens of thousands. To be called before anything is resolved.
+  void watch(Symbols symbols);
 
   /// All that ld.so would load for `path` (absolute, below the root). A library that cannot be found is an
   /// error that gives the chain (who needs it), and every place that was looked at.
@@ -73,9 +80,14 @@ class Resolver {
 
   /// Finds a library by soname as the program `for_path` would find it with dlopen (its own class and
   /// machine), or an absolute path; then its closure, the library first. An object that the program has
-  /// loaded already is itself.
+  /// loaded already is itself. `by` is the path of the object of that closure that would call dlopen (its
+  /// search paths count); empty: the program itself.
   [[nodiscard]] Result<Closure> resolve_library(const std::string& soname_or_path,
-                                                const std::string& for_path, Detail detail = {});
+                                                const std::string& for_path, Detail detail = {},
+                                                const std::string& by = {});
+
+  /// What the loader of `for_path` was compiled with: its default directories, $LIB and so on.
+  [[nodiscard]] Result<LoaderPolicy> policy(const std::string& for_path);
 
   /// Follows `path` inside the root.
   [[nodiscard]] Result<Located> locate(const std::string& path) const;

@@ -39,6 +39,7 @@ class Checker {
     readiness();
     sockets();
     times();
+    tree_bundles();
     tree_files();
     for (const Volume& volume : m_.volumes) volume_directories(volume);
     collect_claims();
@@ -147,6 +148,13 @@ class Checker {
 
   // ---- paths of the jail
   // -------------------------------------------------------------------------------------
+
+  void tree_bundles() {
+    for (std::size_t i = 0; i < m_.tree.exclude.size(); ++i)
+      if (holds(m_.tree.include, m_.tree.exclude[i]))
+        problem(fmt::format("tree.exclude[{}]", i),
+                fmt::format("the bundle {} is included, too", quote(m_.tree.exclude[i])));
+  }
 
   void tree_files() {
     for (const File& file : m_.tree.files) {

@@ -278,6 +278,17 @@ std::string Requirement::read(std::string_view text, std::string& out) {
   return {};
 }
 
+std::string DlopenLevel::read(std::string_view text, std::string& out) {
+  return one_of(text, expected, {"none", "required", "recommended", "suggested"}, out);
+}
+
+std::string Pattern::read(std::string_view text, std::string& out) {
+  if (text.empty() || text.size() > 4095 || std::any_of(text.begin(), text.end(), is_control))
+    return is_not(text, expected);
+  out = text;
+  return {};
+}
+
 std::string Mode::read(std::string_view text, unsigned& out) {
   const auto number = to_number<unsigned>(text, 8);
   if (!number || text.size() < 3 || text.size() > 4) return is_not(text, expected);

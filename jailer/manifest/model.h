@@ -37,11 +37,21 @@ struct Tree {
   std::vector<std::string> binaries;
   std::vector<std::string> libraries;  ///< a soname, or an absolute path
   std::vector<std::string> include;    ///< names of bundles
+  std::vector<std::string> exclude;    ///< bundles that do not join by themselves, nor are offered
   std::vector<File> files;             ///< identity: `to`
   std::vector<std::string> users;
   std::vector<std::string> groups;       ///< beyond the primary groups of `users`
   std::vector<std::string> devices;      ///< relative to /dev; default: null, zero, full, random, urandom
   std::vector<std::string> directories;  ///< empty ones, root-owned 0755
+};
+
+/// [dlopen]: what of the libraries comes along that programs say they load at run time (.note.dlopen,
+/// UAPI.12).
+struct Dlopen {
+  std::string level = "recommended";  ///< none | required | recommended | suggested: these, and what is above
+  std::vector<std::string> include;   ///< features of any priority, by pattern; stronger than `omit`
+  std::vector<std::string> omit;      ///< features that are left out, by pattern
+  std::vector<std::string> ignore;    ///< no warning of these libraries, by pattern
 };
 
 /// A live directory or file of the host, bound read-only. Identity: `to`.
@@ -161,6 +171,7 @@ struct Manifest {
   std::vector<std::string> packages;
   std::vector<std::string> provides;  ///< names; of those that provide one, a single service runs
   Tree tree;
+  Dlopen dlopen;
   std::vector<Config> configs;
   std::vector<Volume> volumes;
   std::vector<Socket> sockets;
@@ -177,6 +188,23 @@ struct Manifest {
   [[nodiscard]] std::string where(const std::string& path) const;
 };
 
+/// Of a bundle: modules that a configuration names. Looked for where the jail has the configuration: in the
+/// tree, or in a live [[config]]. Identity: `syntax`.
+struct Plugins {
+  std::string syntax;               ///< how names are found in it: closure/plugin_syntax.h
+  std::vector<std::string> config;  ///< files, or directories with all of their files
+  std::string library;  ///< {} is the name: "/usr/$LIB/security/{}", "libnss_{}.so.2"; may be a pattern
+  std::vector<std::string> builtin;  ///< names that need no module
+  std::vector<std::string> used_in;  ///< a name counts only where one of these files has "NAME:"
+  std::vector<std::string> notes;    ///< "NAME: words", said where NAME is among them
+};
+
+/// Of a bundle: what shows, in the finished jail, that it works. Identity: `name`.
+struct Probe {
+  std::string name;
+  std::vector<std::string> run;  ///< a verb of jail-probe and its words; see contrib/man/jail.toml.5
+};
+
 /// A bundle: what a family of dlopen'ed or configured things needs, as data. `include = ["openssl"]` names
 /// bundles/openssl.toml of the manifest directories.
 struct Bundle {
@@ -184,12 +212,16 @@ struct Bundle {
   std::string description;
   std::vector<std::string>
       imports;  ///< joins every closure that imports one of these symbols, with no include
+  std::vector<std::string> offers;  ///< `jail plan` names the bundle where one of these is imported
   std::vector<std::string> binaries;
   std::vector<std::string> libraries;
   std::vector<File> files;  ///< those with `optional` sources are left out where the host has none
   std::vector<std::string> optional_files;  ///< host paths, copied to the same place if they exist
   std::vector<std::string> directories;
   std::vector<std::string> devices;
+  std::vector<Plugins> plugins;
+  std::vector<Probe> probes;
+  std::vector<std::string> ignore;  ///< as [dlopen] ignore
 };
 
 }  // namespace jail::manifest

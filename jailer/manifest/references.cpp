@@ -7,9 +7,12 @@ std::vector<Problem> check_references(const Instance& instance, const Manifest& 
   const auto add = [&](const std::string& path, const Error& error) {
     problems.push_back({manifest.where(path) + path + ": " + error.message});
   };
-  for (std::size_t i = 0; i < manifest.tree.include.size(); ++i)
-    if (auto bundle = load_bundle(instance, manifest.tree.include[i]); !bundle)
-      add(fmt::format("tree.include[{}]", i), bundle.error());
+  const std::pair<const char*, const std::vector<std::string>&> lists[] = {
+      {"include", manifest.tree.include}, {"exclude", manifest.tree.exclude}};
+  for (const auto& [key, names] : lists)
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (auto bundle = load_bundle(instance, names[i]); !bundle)
+        add(fmt::format("tree.{}[{}]", key, i), bundle.error());
   for (std::size_t i = 0; i < manifest.sandbox.syscalls.size(); ++i) {
     if (!manifest.sandbox.syscalls[i].starts_with('@')) continue;
     if (auto calls = load_syscall_group(instance, manifest.sandbox.syscalls[i]); !calls)

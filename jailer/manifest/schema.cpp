@@ -13,7 +13,10 @@ namespace jail::manifest {
 // clang-format off
 template <> std::span<const Field<File>> fields<File>();
 template <> std::span<const Field<Tree>> fields<Tree>();
+template <> std::span<const Field<Dlopen>> fields<Dlopen>();
 template <> std::span<const Field<Config>> fields<Config>();
+template <> std::span<const Field<Plugins>> fields<Plugins>();
+template <> std::span<const Field<Probe>> fields<Probe>();
 template <> std::span<const Field<VolumeDirectory>> fields<VolumeDirectory>();
 template <> std::span<const Field<Volume>> fields<Volume>();
 template <> std::span<const Field<Socket>> fields<Socket>();
@@ -27,6 +30,8 @@ template <> std::span<const Field<Refresh>> fields<Refresh>();
 template <> std::vector<std::string_view> identity_keys<File>();
 template <> std::vector<std::string_view> identity_keys<Config>();
 template <> std::vector<std::string_view> identity_keys<VolumeDirectory>();
+template <> std::vector<std::string_view> identity_keys<Plugins>();
+template <> std::vector<std::string_view> identity_keys<Probe>();
 template <> std::vector<std::string_view> identity_keys<Volume>();
 template <> std::vector<std::string_view> identity_keys<Socket>();
 // clang-format on
@@ -152,15 +157,23 @@ constexpr std::array<Field<File>, 7> file_table = {
     flag<&File::secret>("secret"),
 };
 
-constexpr std::array<Field<Tree>, 8> tree_table = {
+constexpr std::array<Field<Tree>, 9> tree_table = {
     set_of<&Tree::binaries, AbsolutePath>("binaries", true),
     set_of<&Tree::libraries, Library>("libraries"),
     set_of<&Tree::include, PlainName>("include"),
+    set_of<&Tree::exclude, PlainName>("exclude"),
     entries<&Tree::files>("files"),
     set_of<&Tree::users, Account>("users", true),
     set_of<&Tree::groups, Account>("groups"),
     devices_field(),
     set_of<&Tree::directories, AbsolutePath>("directories"),
+};
+
+constexpr std::array<Field<Dlopen>, 4> dlopen_table = {
+    text<&Dlopen::level, DlopenLevel>("level"),
+    set_of<&Dlopen::include, Pattern>("include"),
+    set_of<&Dlopen::omit, Pattern>("omit"),
+    set_of<&Dlopen::ignore, Pattern>("ignore"),
 };
 
 constexpr std::array<Field<Config>, 3> config_table = {
@@ -254,12 +267,13 @@ constexpr std::array<Field<Refresh>, 1> refresh_table = {
     flag<&Refresh::automatic>("automatic"),
 };
 
-constexpr std::array<Field<Manifest>, 12> manifest_table = {
+constexpr std::array<Field<Manifest>, 13> manifest_table = {
     version<Manifest>(),
     text<&Manifest::description, Text>("description"),
     set_of<&Manifest::packages, PackageName>("packages"),
     one_or_many<&Manifest::provides, PlainName>("provides"),
     table<&Manifest::tree>("tree", true),
+    table<&Manifest::dlopen>("dlopen"),
     entries<&Manifest::configs>("config"),
     entries<&Manifest::volumes>("volume"),
     entries<&Manifest::sockets>("socket"),
@@ -269,16 +283,34 @@ constexpr std::array<Field<Manifest>, 12> manifest_table = {
     table<&Manifest::refresh>("refresh"),
 };
 
-constexpr std::array<Field<Bundle>, 9> bundle_table = {
+constexpr std::array<Field<Plugins>, 6> plugins_table = {
+    text<&Plugins::syntax, PlainName>("syntax", true),
+    one_or_many<&Plugins::config, AbsolutePath>("config", true),
+    text<&Plugins::library, Library>("library", true),
+    set_of<&Plugins::builtin, Text>("builtin"),
+    set_of<&Plugins::used_in, AbsolutePath>("used_in"),
+    set_of<&Plugins::notes, Text>("notes"),
+};
+
+constexpr std::array<Field<Probe>, 2> probe_table = {
+    text<&Probe::name, Text>("name", true),
+    command<&Probe::run>("run", true),
+};
+
+constexpr std::array<Field<Bundle>, 13> bundle_table = {
     version<Bundle>(),
     text<&Bundle::description, Text>("description", true),
     set_of<&Bundle::imports, Symbol>("imports"),
+    set_of<&Bundle::offers, Symbol>("offers"),
     set_of<&Bundle::binaries, AbsolutePath>("binaries"),
     set_of<&Bundle::libraries, Library>("libraries"),
     entries<&Bundle::files>("files"),
     set_of<&Bundle::optional_files, AbsolutePath>("optional_files"),
     set_of<&Bundle::directories, AbsolutePath>("directories"),
     set_of<&Bundle::devices, DevicePath>("devices"),
+    entries<&Bundle::plugins>("plugins"),
+    entries<&Bundle::probes>("probe"),
+    set_of<&Bundle::ignore, Pattern>("ignore"),
 };
 
 constexpr std::array<Field<SyscallGroupFile>, 4> syscall_group_table = {
@@ -301,7 +333,10 @@ void add_paths(const Key& key, const std::string& prefix, std::vector<std::strin
 // clang-format off
 template <> std::span<const Field<File>> fields<File>() { return file_table; }
 template <> std::span<const Field<Tree>> fields<Tree>() { return tree_table; }
+template <> std::span<const Field<Dlopen>> fields<Dlopen>() { return dlopen_table; }
 template <> std::span<const Field<Config>> fields<Config>() { return config_table; }
+template <> std::span<const Field<Plugins>> fields<Plugins>() { return plugins_table; }
+template <> std::span<const Field<Probe>> fields<Probe>() { return probe_table; }
 template <> std::span<const Field<VolumeDirectory>> fields<VolumeDirectory>() { return volume_directory_table; }
 template <> std::span<const Field<Volume>> fields<Volume>() { return volume_table; }
 template <> std::span<const Field<Socket>> fields<Socket>() { return socket_table; }
@@ -316,6 +351,8 @@ template <> std::span<const Field<Refresh>> fields<Refresh>() { return refresh_t
 template <> std::vector<std::string_view> identity_keys<File>() { return {"to"}; }
 template <> std::vector<std::string_view> identity_keys<Config>() { return {"to", "from"}; }
 template <> std::vector<std::string_view> identity_keys<VolumeDirectory>() { return {"path"}; }
+template <> std::vector<std::string_view> identity_keys<Plugins>() { return {"syntax"}; }
+template <> std::vector<std::string_view> identity_keys<Probe>() { return {"name"}; }
 template <> std::vector<std::string_view> identity_keys<Volume>() { return {"name"}; }
 template <> std::vector<std::string_view> identity_keys<Socket>() { return {"name"}; }
 // clang-format on

@@ -190,6 +190,31 @@ std::vector<std::string> list_data(const Instance& instance, const std::string& 
   return {known.begin(), known.end()};
 }
 
+namespace {
+
+/// A directory of *.toml, and each of them: a link, and what it leads to.
+void add_directory(const std::string& directory, Looks& looks) {
+  looks.add(directory, LookAt::directory);
+  for (const std::string& file : toml_files(directory)) {
+    looks.add(directory + "/" + file, LookAt::entry);
+    looks.add(directory + "/" + file, LookAt::file);
+  }
+}
+
+}  // namespace
+
+void add_looks(const Instance& instance, const std::string& name, Looks& looks) {
+  Located located;
+  located.name = name;
+  located.instance = template_instance(name);
+  for (const std::string& directory : instance.manifest_dirs) {
+    for (const LookAt how : {LookAt::entry, LookAt::file}) looks.add(directory + "/" + file_of(name), how);
+    for (const std::string& drop_ins : drop_in_names(located))
+      add_directory(directory + "/" + drop_ins, looks);
+    for (const char* kind : {"bundles", "syscalls"}) add_directory(directory + "/" + kind, looks);
+  }
+}
+
 std::vector<std::string> names(const Instance& instance) {
   return list_data(instance, "");
 }

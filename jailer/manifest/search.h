@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/instance.h"
 
@@ -36,5 +37,9 @@ struct Located {
 
 /// The names of all KIND/*.toml that are not masked, sorted; KIND "" is the manifests themselves.
 [[nodiscard]] std::vector<std::string> list_data(const Instance& instance, const std::string& kind);
+
+/// Looks at all that could change what is read for the jail `name`: every manifest directory, and in each its
+/// manifest, its drop-ins, and all bundles and syscall groups.
+void add_looks(const Instance& instance, const std::string& name, Looks& looks);
 
 }  // namespace jail::manifest

@@ -238,6 +238,7 @@ Result<Report> refresh(const Instance& instance, const Plan& plan, const Frozen&
 }
 
 void forget(const Instance& instance, const std::string& name) {
+  if (!has_notes(instance, name)) return;
   (void)clear_stale(instance, name);
   const auto lock = RefreshLock::take(instance, name);
   if (!lock) return;  // a refresh is at work, and finds out

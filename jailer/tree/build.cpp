@@ -20,6 +20,7 @@
 #include "jailer/tree/tree_index.h"
 #include "jailer/tree/volumes.h"
 #include "jailer/tree/write_error.h"
+#include "jailer/witness/witness.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
@@ -58,6 +59,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
     locked.source = entry.source;
     locked.package = material->package;
     locked.package_version = material->version;
+    locked.package_architecture = material->architecture;
   }
   return locked;
 }
@@ -65,6 +67,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
 Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
   Lock lock;
   lock.name = plan.name;
+  lock.distribution = plan.distribution;
   lock.entries.reserve(plan.entries.size());
   auto material = materials.begin();
   for (const auto& [path, entry] : plan.entries)
@@ -92,8 +95,8 @@ class Build {
         store_(std::move(store)),
         sources_(std::move(sources)) {}
 
-  Result<BuildResult> run(bool force) {
-    auto result = attempt(force);
+  Result<BuildResult> run(const BuildOptions& options) {
+    auto result = attempt(options);
     if (result) return result;
     // Nothing half-done, and a disk that was full for us does not stay full.
     remove_if_empty(jail_);
@@ -102,8 +105,9 @@ class Build {
   }
 
  private:
-  Result<BuildResult> attempt(bool force) {
+  Result<BuildResult> attempt(const BuildOptions& options) {
     JAIL_CHECK(clean_stale(jail_));
+    if (options.looks != nullptr) look_at_state(*options.looks);
     JAIL_TRY(numbers, generation_numbers(jail_));
     auto current = generation::open_current(instance_, plan_.name);
     const unsigned long now = current ? current->number : 0;
@@ -118,17 +122,43 @@ class Build {
       ++result_.files;
       result_.bytes += entry.size;
     }
-    if (!force && current && volumes_there && unchanged(*current)) {
+    if (!options.force && current && volumes_there && unchanged(*current)) {
       store_.save();
       result_.generation = now;
+      if (options.looks != nullptr) testify(*current, *options.looks);
       return result_;
     }
-    if (force) distrust_objects();
+    if (options.force) distrust_objects();
     result_.changed = true;
     result_.generation = std::max(now, numbers.empty() ? 0 : numbers.back()) + 1;
     JAIL_CHECK(make_generation());
     tidy();
     return result_;
+  }
+
+  /// What a build of this jail reads beside its manifest and its sources.
+  void look_at_state(Looks& looks) const {
+    for (const char* file : package_database) looks.add(file, LookAt::directory);
+    for (const PlannedVolume& volume : plan_.volumes) {
+      const std::string path = instance_.volumes() + "/" + volume.name;
+      looks.add(path, LookAt::volume);
+      for (const std::string& file : volume.files) looks.add(path + "/" + file, LookAt::presence);
+      for (const auto& directory : volume.directories)
+        looks.add(path + "/" + directory.path, LookAt::presence);
+    }
+    looks.add(jail_.path + "/gen", LookAt::directory);
+    looks.add(jail_.path + "/current", LookAt::entry);
+  }
+
+  /// The generation itself, just seen to be intact: all that it froze, and every entry of its tree.
+  void testify(const generation::Opened& current, Looks& looks) const {
+    looks.add(current.path + "/" + generation::lock, LookAt::entry);
+    for (const FrozenFile& file : frozen_files) looks.add(current.path + "/" + file.name, LookAt::entry);
+    const std::string tree = current.path + "/" + generation::tree;
+    for (const LockEntry& entry : lock_.entries)
+      looks.add(tree + entry.path, entry.type == EntryType::directory ? LookAt::directory : LookAt::entry);
+    leave_witness(instance_, current.dir.get(),
+                  {current.number, result_.files, result_.bytes, plan_.warnings}, looks);
   }
 
   static bool same_file(int dir, const char* name, const std::string& bytes) {
@@ -249,8 +279,7 @@ Result<BuildResult> build(const Instance& instance, const Plan& plan, const Froz
     remove_if_empty(jail);
     return tl::unexpected(std::move(store).error());
   }
-  return Build(instance, plan, frozen, std::move(jail), std::move(*store), std::move(sources))
-      .run(options.force);
+  return Build(instance, plan, frozen, std::move(jail), std::move(*store), std::move(sources)).run(options);
 }
 
 Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen,

@@ -11,6 +11,8 @@
 #include "jailer/manifest/model.h"
 #include "jailer/tree/compare.h"
 #include "jailer/tree/lock.h"
+#include "jailer/tree/verify.h"
+#include "jailer/witness/looks.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/generation.h"
 #include "supervisor/spec/instance.h"
@@ -36,6 +38,8 @@ struct BuildResult {
 struct BuildOptions {
   /// Make a new generation even if nothing changed, and trust no stamp: objects of the store are read again.
   bool force = false;
+  /// What the plan was made from, if that is known: a build that finds nothing to do leaves a witness of it.
+  Looks* looks = nullptr;
 };
 
 /// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed
@@ -51,24 +55,6 @@ struct BuildOptions {
 /// yet.
 [[nodiscard]] Result<LockDiff> preview(const Instance& instance, const Plan& plan, const Frozen& frozen,
                                        unsigned long number = 0);
-
-/// One difference between a tree and its lock.
-struct Difference {
-  std::string path;  ///< in the tree; for a frozen file its name alone ("launch.json")
-  std::string
-      what;  ///< "content", "mode", "owner", "target", "type", "missing", "added", "device", "xattr", "size"
-  std::string text;  ///< the whole sentence: "/usr/sbin/named: mode is 0777, must be 0755"
-};
-
-struct VerifyResult {
-  std::size_t entries = 0;
-  std::uint64_t bytes = 0;              ///< of all files, each path counted
-  std::vector<Difference> differences;  ///< sorted by path
-};
-
-/// Compares the tree of a generation with its lock, every byte of it, and the frozen files with their hashes.
-/// A lock that is not as it was written is Exit::manifest: nothing can be compared with it.
-[[nodiscard]] Result<VerifyResult> verify(const generation::Opened& opened);
 
 /// One built jail.
 struct Built {

@@ -5,7 +5,7 @@
 
 #include "jailer/tree/parallel.h"
 #include "jailer/tree/root_dir.h"
-#include "jailer/tree/stamp.h"
+#include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
 

@@ -74,6 +74,8 @@ json entry_json(const LockEntry& entry) {
   if (!entry.source.empty()) object["source"] = to_text(entry.source);
   if (!entry.package.empty()) object["package"] = to_text(entry.package);
   if (!entry.package_version.empty()) object["package_version"] = to_text(entry.package_version);
+  if (!entry.package_architecture.empty())
+    object["package_architecture"] = to_text(entry.package_architecture);
   if (entry.secret) object["secret"] = true;
   return object;
 }
@@ -100,7 +102,10 @@ void add_lines(std::string& text, const List& list, const Convert& convert) {
 std::string text_with_seal(const Lock& lock, const std::string& seal, std::size_t& seal_at) {
   std::string text;
   text.reserve(512 * (lock.entries.size() + 2));
-  text += "{\n \"entries\": [";
+  text += "{\n ";
+  if (!lock.distribution.empty())
+    text += "\"distribution\": " + json(to_text(lock.distribution)).dump() + ",\n ";
+  text += "\"entries\": [";
   add_lines(text, lock.entries, entry_json);
   text += ",\n \"frozen\": " + json(lock.frozen).dump();
   text += ",\n \"name\": " + json(to_text(lock.name)).dump();

@@ -25,6 +25,7 @@ struct LockEntry {
   std::string source;   ///< files that were copied
   std::string package;  ///< that owns the source: "libssl3"; empty for none
   std::string package_version;
+  std::string package_architecture;  ///< "amd64", "all"
   bool secret = false;
   std::vector<Reason> why;
 };
@@ -33,7 +34,8 @@ struct Lock {
   static constexpr int current_version = 1;
   int version = current_version;
   std::string name;
-  std::string tree_hash;           ///< over all entries; how, says the head of lock.cpp
+  std::string distribution;  ///< of the source root, "debian-12"; empty where its os-release says nothing
+  std::string tree_hash;     ///< over all entries; how, says the head of lock.cpp
   std::vector<LockEntry> entries;  ///< sorted by path
   /// The policy is part of the contract: the generation's other files (launch.json, filter.bpf,
   /// manifest.json) and their SHA-256.

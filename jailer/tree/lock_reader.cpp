@@ -108,6 +108,7 @@ void read_payload(Object& object, LockEntry& entry) {
       object.text("source", entry.source, false);
       object.text("package", entry.package, false);
       object.text("package_version", entry.package_version, false);
+      object.text("package_architecture", entry.package_architecture, false);
       break;
     case EntryType::symlink:
       object.text("target", entry.target);
@@ -219,6 +220,7 @@ Result<Lock> read_lock(std::string_view text, std::string_view name) {
                           lock.version, Lock::current_version),
                      new_lock);
   top.text("name", lock.name);
+  top.text("distribution", lock.distribution, false);
   std::string seal;
   top.hash("seal", seal);
   top.hash("tree_hash", lock.tree_hash);

@@ -15,10 +15,10 @@ std::string host_path(const RootDir& root, const std::string& source) {
   return root.name() == "/" ? source : root.name() + source;
 }
 
-/// The state of dpkg's database: every run of dpkg writes `status` anew, every diversion its list.
+/// The state of dpkg's database.
 std::string package_database_stamp(const RootDir& root) {
   std::string text;
-  for (const char* file : {"/var/lib/dpkg/status", "/var/lib/dpkg/diversions"}) {
+  for (const char* file : package_database) {
     struct stat status {};
     const UniqueFd fd = root.in_root(file, O_PATH);
     if (fd && ::fstat(fd.get(), &status) == 0)
@@ -125,7 +125,7 @@ class Collector {
     if (material.stamp.ctime >= begun_)  // may still change without a new stamp
       store_.index.sources.erase(path);
     else
-      store_.index.sources[path] = {status.st_dev, material.stamp, material.sha256, "?", "", ""};
+      store_.index.sources[path] = {status.st_dev, material.stamp, material.sha256, "?", "", "", ""};
   }
 
   /// dpkg's lists are read only when a source is new or dpkg has run since.
@@ -142,16 +142,19 @@ class Collector {
       if (record != nullptr && record->database == database_) {
         material.package = record->package;
         material.version = record->version;
+        material.architecture = record->architecture;
         continue;
       }
       if (const auto owner = packages.owner(material.entry->source)) {
         material.package = owner->package;
         material.version = owner->version;
+        material.architecture = owner->architecture;
       }
       if (record == nullptr) continue;
       record->database = database_;
       record->package = material.package;
       record->version = material.version;
+      record->architecture = material.architecture;
     }
     return {};
   }

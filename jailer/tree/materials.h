@@ -10,6 +10,11 @@
 
 namespace jail::tree {
 
+/// What tells that dpkg was at work: every run writes `status` anew, every step of one puts a note into
+/// `updates`, every diversion writes the list of all.
+constexpr const char* package_database[] = {"/var/lib/dpkg/status", "/var/lib/dpkg/updates",
+                                            "/var/lib/dpkg/diversions"};
+
 struct Material {
   const Entry* entry = nullptr;  ///< of the plan, a file
   std::string sha256;
@@ -19,6 +24,7 @@ struct Material {
   Stamp stamp;           ///< of the source
   std::string package;
   std::string version;
+  std::string architecture;
   [[nodiscard]] Object object() const { return {sha256, size, entry->mode, entry->uid, entry->gid}; }
 };
 

@@ -30,6 +30,14 @@ std::string Object::key() const {
   return fmt::format("{}-{:04o}-{}-{}", sha256, mode, uid, gid);
 }
 
+StoreIndex read_store_index(const Instance& instance) {
+  const auto dir = open_state_part(instance, "store", false);
+  if (!dir) return {};
+  const auto bytes = read_file_at(dir->get(), "index", max_index, false);
+  auto index = bytes ? StoreIndex::from_bytes(*bytes) : std::nullopt;
+  return index ? std::move(*index) : StoreIndex{};
+}
+
 Result<Store> Store::open(const Instance& instance) {
   Store store;
   store.path_ = instance.store();

@@ -33,6 +33,9 @@ struct Object {
   [[nodiscard]] std::string key() const;
 };
 
+/// The store's index as it is on disk; an empty one where there is none. Makes nothing, waits for nobody.
+[[nodiscard]] StoreIndex read_store_index(const Instance& instance);
+
 class Store {
  public:
   /// Opens (and makes) the store, shared with other builds.

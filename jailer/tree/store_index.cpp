@@ -5,7 +5,7 @@
 namespace jail::tree {
 namespace {
 
-constexpr std::string_view head = "jail-store-index 1";
+constexpr std::string_view head = "jail-store-index 2";
 
 class Writer {
  public:
@@ -68,6 +68,7 @@ void read_source(Reader& in, StoreIndex& index) {
   record.database = in.text();
   record.package = in.text();
   record.version = in.text();
+  record.architecture = in.text();
   if (in.good()) index.sources.insert_or_assign(index.sources.end(), std::move(path), std::move(record));
 }
 
@@ -93,6 +94,7 @@ std::string StoreIndex::to_bytes() const {
     out.text(record.database);
     out.text(record.package);
     out.text(record.version);
+    out.text(record.architecture);
   }
   for (const auto& [key, stamp] : objects) {
     out.text("O");

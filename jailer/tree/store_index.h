@@ -1,8 +1,8 @@
 // What the store knows without reading: the hashes of sources, and which of its objects were whole when last
 // seen.
 //
-// One file, STATE/store/index: "jail-store-index 1", then records of fields, each field ended by a NUL byte:
-//   S path device inode size mtime ctime sha256 database package version
+// One file, STATE/store/index: "jail-store-index 2", then records of fields, each field ended by a NUL byte:
+//   S path device inode size mtime ctime sha256 database package version architecture
 //   O key inode size mtime ctime
 // It only saves time: without it, or where it does not match, bytes are read.
 #pragma once
@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "jailer/tree/stamp.h"
+#include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
 
 namespace jail::tree {
@@ -25,6 +25,7 @@ struct SourceRecord {
   std::string database;  ///< state of the package database that said so: package_database_stamp()
   std::string package;
   std::string version;
+  std::string architecture;
   bool operator==(const SourceRecord&) const = default;
 };
 

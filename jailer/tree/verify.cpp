@@ -1,6 +1,9 @@
 // verify(): a tree against its lock. First a walk by descriptors over all directories that the lock knows (no
 // path is followed, no device opened, no other file system entered), then the bytes of the files, in several
-// threads. Files that share an inode are read once and reported each.
+// threads, the largest first. Files that share an inode are read once and reported each. A file of another
+// size than its own is not read, and none further than the lock says, so that nothing can make this endless.
+#include "jailer/tree/verify.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/limits.h>
@@ -9,16 +12,18 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
-#include "jailer/tree/builder.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/parallel.h"
 #include "jailer/tree/remove_tree.h"
 #include "jailer/tree/root_dir.h"
+#include "jailer/tree/store.h"
 #include "jailer/tree/tree_index.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
@@ -78,23 +83,58 @@ auto attributes_of(int fd) {
   return [fd](char* names, std::size_t size) { return ::flistxattr(fd, names, size); };
 }
 
+/// What the generation's index and the store's know of a tree; nothing: every entry is looked at in full.
+class Stamps {
+ public:
+  Stamps() = default;
+  Stamps(const generation::Opened& opened, const Instance& instance) {
+    const auto text = read_file_at(opened.dir.get(), generation::index, max_file, false);
+    auto index =
+        text ? tree_index_from_json(*text, generation::index) : Result<TreeIndex>(fail(Exit::io, " "));
+    if (!index) return;
+    entries_ = std::move(index->entries);
+    store_ = read_store_index(instance);
+  }
+
+  /// Whether the `i`th entry of the lock, which is like `status` now, is as it was when its tree was made.
+  [[nodiscard]] bool vouch(const LockEntry& entry, std::size_t i, const struct stat& status) const {
+    if (i >= entries_.size() || !has_shape(status, entry)) return false;
+    const Stamp now = stamp_of(status);
+    if (now == entries_[i]) return true;
+    // A link more or less of a shared object: then the store has its new stamp.
+    if (entry.type != EntryType::file || now.inode != entries_[i].inode) return false;
+    const auto object =
+        store_.objects.find(Object{entry.sha256, entry.size, entry.mode, entry.uid, entry.gid}.key());
+    return object != store_.objects.end() && object->second == now;
+  }
+
+ private:
+  std::vector<Stamp> entries_;
+  StoreIndex store_;
+};
+
 class Verifier {
  public:
-  Verifier(const generation::Opened& opened, Lock lock, RootDir tree)
+  Verifier(const generation::Opened& opened, Lock lock, RootDir tree, Stamps stamps, Progress* progress)
       : opened_(opened),
         lock_(std::move(lock)),
         tree_(std::move(tree)),
+        stamps_(std::move(stamps)),
+        progress_(progress),
         cursor_(tree_, Cursor::Kind::beneath) {}
 
   Result<VerifyResult> run() {
+    known_.reserve(lock_.entries.size());
     for (const LockEntry& entry : lock_.entries) known_.insert(entry.path);
-    for (const LockEntry& entry : lock_.entries) {
-      JAIL_CHECK(look_at(entry));
+    for (std::size_t i = 0; i < lock_.entries.size(); ++i) {
+      const LockEntry& entry = lock_.entries[i];
+      JAIL_CHECK(look_at(entry, i));
       if (entry.type == EntryType::file) result_.bytes += entry.size;
     }
     JAIL_CHECK(read_files());
     JAIL_CHECK(check_frozen());
     result_.entries = lock_.entries.size();
+    result_.read = read_;
     std::sort(result_.differences.begin(), result_.differences.end(), [](const auto& a, const auto& b) {
       return std::tie(a.path, a.what, a.text) < std::tie(b.path, b.what, b.text);
     });
@@ -116,7 +156,7 @@ class Verifier {
         {path, what, escape(path) + ": " + fmt::format(format, std::forward<Args>(args)...)});
   }
 
-  Result<void> look_at(const LockEntry& entry) {
+  Result<void> look_at(const LockEntry& entry, std::size_t index) {
     struct stat status {};
     Cursor::Place place;
     if (entry.path == "/") {
@@ -131,6 +171,7 @@ class Verifier {
         return {};
       }
     }
+    if (stamps_.vouch(entry, index, status)) return {};
     if ((status.st_mode & S_IFMT) != format_of(entry.type)) {
       differ(entry.path, "type", "is {}, must be {}", format_name(status.st_mode),
              format_name(format_of(entry.type)));
@@ -206,10 +247,18 @@ class Verifier {
 
   Result<void> read_files() {
     std::uint64_t bytes = 0;
-    for (const Job& job : jobs_) bytes += job.size;
+    for (const Job& job : jobs_) bytes += size_to_read(job).value_or(0);
+    if (progress_ != nullptr) progress_->total += bytes;
     std::stable_sort(jobs_.begin(), jobs_.end(), [](const Job& a, const Job& b) { return a.size > b.size; });
     return parallel(jobs_.size(), bytes,
                     [&](std::size_t i, Worker& worker) { return read_file(jobs_[i], worker); });
+  }
+
+  /// Nothing where the file already has another size than each of its entries.
+  static std::optional<std::uint64_t> size_to_read(const Job& job) {
+    const bool any = std::any_of(job.entries.begin(), job.entries.end(),
+                                 [&](const LockEntry* entry) { return entry->size == job.size; });
+    return any ? std::optional(job.size) : std::nullopt;
   }
 
   Result<void> read_file(const Job& job, Worker& worker) {
@@ -222,9 +271,12 @@ class Verifier {
       return with_hint(fail(Exit::io, "{}: replaced while the tree was verified", tree_.shown(path)),
                        "verify again");
     JAIL_CHECK(report_attributes(job.entries, attributes_of(fd.get())));
-    JAIL_TRY(hash, hash_file(fd.get(), worker.hash, worker.buffer, path));
+    const auto size = size_to_read(job);
+    if (!size) return {};
+    JAIL_TRY(hash, hash_file(fd.get(), worker.hash, worker.buffer, path, {*size, progress_}));
+    ++read_;
     for (const LockEntry* entry : job.entries)
-      if (entry->size == static_cast<std::uint64_t>(status.st_size) && hash != entry->sha256)
+      if (entry->size == *size && hash != entry->sha256)
         differ(entry->path, "content", "content differs (sha256 {}, must be {})", short_hash(hash),
                short_hash(entry->sha256));
     return {};
@@ -264,17 +316,20 @@ class Verifier {
   const generation::Opened& opened_;
   Lock lock_;
   RootDir tree_;
+  Stamps stamps_;
+  Progress* progress_;
   Cursor cursor_;
   std::unordered_set<std::string_view> known_;
   std::vector<Job> jobs_;
   std::unordered_map<std::uint64_t, std::size_t> job_of_;
+  std::atomic<std::size_t> read_{0};
   std::mutex mutex_;
   VerifyResult result_;
 };
 
 }  // namespace
 
-Result<VerifyResult> verify(const generation::Opened& opened) {
+Result<VerifyResult> verify(const generation::Opened& opened, const VerifyOptions& options) {
   const auto text = read_file_at(opened.dir.get(), generation::lock, max_file, false);
   if (!text)
     return with_hint(fail(text.error().exit, "{}: {}", quote(opened.path), text.error().message),
@@ -282,7 +337,9 @@ Result<VerifyResult> verify(const generation::Opened& opened) {
   JAIL_TRY(lock, lock_from_json(*text, opened.path + "/" + generation::lock));
   UniqueFd fd(::openat(opened.dir.get(), generation::tree, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return fail_errno(Exit::io, errno, "{}/tree: cannot open", quote(opened.path));
-  return Verifier(opened, std::move(lock), RootDir(std::move(fd), opened.path + "/tree")).run();
+  return Verifier(opened, std::move(lock), RootDir(std::move(fd), opened.path + "/tree"),
+                  options.quick != nullptr ? Stamps(opened, *options.quick) : Stamps(), options.progress)
+      .run();
 }
 
 }  // namespace jail

@@ -16,9 +16,9 @@ TreeIndex tree_sample() {
 
 StoreIndex store_sample() {
   StoreIndex index;
-  index.sources["/usr/sbin/named"] = {7,          {11, 12, -13, 14}, std::string(64, 'a'),
-                                      "1:2:3;-;", "bind9",           "1:9.18.33-1~deb12u2"};
-  index.sources["/odd \xff\nname"] = {18446744073709551615U, {}, std::string(64, 'b'), "?", "", ""};
+  index.sources["/usr/sbin/named"] = {
+      7, {11, 12, -13, 14}, std::string(64, 'a'), "1:2:3;-;", "bind9", "1:9.18.33-1~deb12u2", "amd64"};
+  index.sources["/odd \xff\nname"] = {18446744073709551615U, {}, std::string(64, 'b'), "?", "", "", ""};
   index.objects[std::string(64, 'a') + "-0755-0-0"] = {1, 2, 3, 4};
   index.objects[std::string(64, 'c') + "-0640-0-110"] = {5, 6, 7, 8};
   return index;
@@ -99,12 +99,12 @@ TEST_CASE("Whatever byte of the store's index is flipped, reading it does no har
     }
   }
   for (const std::string& bad :
-       {std::string(), std::string("jail-store-index 1"), std::string("jail-store-index 2\0", 19),
-        std::string("jail-store-index 1\0X\0", 21),
-        std::string("jail-store-index 1\0O\0k\0-1\0002\0003\0004\0", 32),
-        std::string("jail-store-index 1\0O\0k\00018446744073709551616\0002\0003\0004\0", 50),
-        std::string("jail-store-index 1\0O\0k\0 1\0002\0003\0004\0", 32),
-        std::string("jail-store-index 1\0O\0k\0", 23)}) {
+       {std::string(), std::string("jail-store-index 2"), std::string("jail-store-index 1\0", 19),
+        std::string("jail-store-index 2\0X\0", 21),
+        std::string("jail-store-index 2\0O\0k\0-1\0002\0003\0004\0", 32),
+        std::string("jail-store-index 2\0O\0k\00018446744073709551616\0002\0003\0004\0", 50),
+        std::string("jail-store-index 2\0O\0k\0 1\0002\0003\0004\0", 32),
+        std::string("jail-store-index 2\0O\0k\0", 23)}) {
     INFO(bad.size());
     CHECK_FALSE(StoreIndex::from_bytes(bad));
   }

@@ -26,6 +26,7 @@ LockEntry entry(const std::string& path, EntryType type, std::uint32_t mode) {
 Lock sample() {
   Lock lock;
   lock.name = "named";
+  lock.distribution = "debian-12";
   lock.entries.push_back(entry("/", EntryType::directory, 0755));
   lock.entries.push_back(entry("/dev", EntryType::directory, 0755));
   LockEntry disk = entry("/dev/disk", EntryType::block_device, 0660);
@@ -46,6 +47,7 @@ Lock sample() {
   file.source = "/usr/sbin/named";
   file.package = "bind9";
   file.package_version = "1:9.18.33-1~deb12u2";
+  file.package_architecture = "amd64";
   file.secret = true;
   file.why = {{"binary", "", "tree.binaries[0]"}, {"needed", "/lib", "libc.so.6"}};
   lock.entries.push_back(file);
@@ -105,7 +107,7 @@ TEST_CASE("A lock is text that diff can show: one entry a line, sorted keys, an 
   CHECK(text.find("\n  {\"gid\":0,\"mode\":\"0755\",\"path\":\"/dev\",\"type\":\"directory\",\"uid\":0,") !=
         std::string::npos);
   CHECK(std::count(text.begin(), text.end(), '\n') ==
-        static_cast<std::ptrdiff_t>(sample().entries.size() + sample().volumes.size() + 11));
+        static_cast<std::ptrdiff_t>(sample().entries.size() + sample().volumes.size() + 12));
 }
 
 TEST_CASE("The tree hash is what lock.cpp says, field by field") {

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace jail::tree {
+namespace jail {
 
 constexpr std::int64_t nanoseconds(const timespec& time) {
   return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
@@ -34,4 +34,4 @@ inline std::int64_t file_clock() {
   return nanoseconds(now);
 }
 
-}  // namespace jail::tree
+}  // namespace jail

@@ -84,7 +84,7 @@ _jail() {
       init) own='--test-certificate --keep-units --undo --dry-run' ;;
       logs) own='--lines --follow' ;;
       ps) own='--stale' ;;
-      refresh) own='--all --automatic --dry-run' ;;
+      refresh) own='--all --automatic --grace --dry-run' ;;
       stale) own='--mark' ;;
       reload) own='--using' ;;
       remove) own='--purge' ;;

@@ -92,6 +92,7 @@ complete -c jail -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Go on 
 complete -c jail -n '__fish_seen_subcommand_from ps' -l stale -d 'Only those in another generation than the current one'
 complete -c jail -n '__fish_seen_subcommand_from refresh' -l all -d 'All that are built'
 complete -c jail -n '__fish_seen_subcommand_from refresh' -l automatic -d 'Only those whose policy allows it'
+complete -c jail -n '__fish_seen_subcommand_from refresh' -l grace -x -d 'How long each has to stay up'
 complete -c jail -n '__fish_seen_subcommand_from refresh' -l dry-run -d 'Only say what would be done'
 complete -c jail -n '__fish_seen_subcommand_from stale' -l mark -d 'Have status and list say so from now on'
 complete -c jail -n '__fish_seen_subcommand_from reload' -l using -r -F -d 'Those that show a path as a configuration'

@@ -30,6 +30,7 @@ struct Options {
   bool all = false;
   bool automatic = false;
   bool dry_run = false;
+  std::optional<double> grace;  ///< seconds
 };
 
 /// SIGINT and its like are read, from now on, where they do no harm.
@@ -83,6 +84,8 @@ Result<std::optional<refresh::Report>> refresh_one(const Context& context, const
   wanted.dry_run = options.dry_run;
   wanted.automatic = options.automatic;
   wanted.trial.interrupt = interrupt;
+  if (options.grace)
+    wanted.trial.grace = std::chrono::milliseconds(static_cast<std::int64_t>(*options.grace * 1000));
   JAIL_TRY(report, refresh::refresh(context.instance, planned.plan, planned.frozen, wanted));
   return std::optional(std::move(report));
 }
@@ -195,6 +198,9 @@ void add_refresh(CLI::App& app, Context& context) {
   verb->add_flag("--all", options->all, "All that are built");
   verb->add_flag("--automatic", options->automatic,
                  "Only those whose manifests say [refresh] automatic = true; for a timer");
+  verb->add_option("--grace", options->grace, "So long each has to stay up before it counts as served")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.0, 3600.0));
   verb->add_flag("--dry-run", options->dry_run, "Only say what would be done");
   verb->callback(
       [&context, options] { context.run = [&context, options] { return run_refresh(context, *options); }; });

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "jailer/tree/marks.h"
+#include "supervisor/base/quote.h"
 #include "supervisor/spec/generation.h"
 
 namespace jail::refresh {
@@ -29,7 +30,7 @@ class Refresh {
     JAIL_TRY(current, generation::open_current(instance_, name_));
     JAIL_TRY(diff, preview(instance_, plan_, frozen_));
     report_.diff = std::move(diff);
-    look_at_service();
+    JAIL_CHECK(look_at_service());
     const bool unfinished = note_.from != 0 && note_.from != current.number && is_there(note_.from);
     const bool stale = !report_.diff.entries.empty();
     const bool behind = report_.runs && !options_.automatic && service_->generation != 0 &&
@@ -41,6 +42,7 @@ class Refresh {
     if (!unfinished && !stale && !behind) return nothing_to_do();
     JAIL_CHECK(refuse_what_failed(stale));
     if (options_.dry_run) return done(Outcome::due);
+    if (!unfinished) JAIL_CHECK(ask_before_anything_is_changed());
     report_.runs = report_.runs || (unfinished && note_.runs && service_ && service_->state == "failed");
     JAIL_CHECK(note(RefreshNote{report_.from, 0, report_.runs, note_.failed, note_.why}));
     if (stale) {
@@ -70,13 +72,15 @@ class Refresh {
   }
 
   /// One that is just being stopped or restarted is waited for.
-  void look_at_service() {
+  Result<void> look_at_service() {
     for (int look = 0; look < 600; ++look) {
-      service_ = status_of(instance_, name_);
+      JAIL_TRY(service, status_of(instance_, name_));
+      service_ = std::move(service);
       if (!service_ || service_->state != "stopping" || !pause()) break;
     }
     report_.supervised = service_.has_value();
     report_.runs = service_ && refresh::runs(*service_);
+    return {};
   }
 
   [[nodiscard]] bool pause() const {
@@ -102,9 +106,21 @@ class Refresh {
     JAIL_TRY(diff, preview(instance_, plan_, frozen_, note_.failed));
     if (!diff.empty()) return {};
     return with_hint(fail(Exit::answer_no, "{}: not tried again, for it has failed with these very files: {}",
-                          name_, note_.why),
+                          name_, escape(note_.why)),
                      fmt::format("see what differs: jail diff {0} {1} {2}; to try again: jail refresh {0}",
                                  name_, report_.to, note_.failed));
+  }
+
+  /// What does not pass as it is cannot tell whether the new one serves, nor whether the old one does again.
+  Result<void> ask_before_anything_is_changed() {
+    if (!report_.runs || service_->state != "ready" || service_->check.empty()) return {};
+    const std::string why = ask_before(instance_, name_, options_.trial.interrupt);
+    if (why.empty() || told_to_stop()) return {};
+    const bool named = why.starts_with(name_ + ": ");
+    return with_hint(
+        fail(Exit::answer_no, "{}: left as it is, for already now {}", name_,
+             named ? why.substr(name_.size() + 2) : why),
+        fmt::format("if the new files are to mend that: jail build {0} && jail restart {0}", name_));
   }
 
   Result<void> build_it() {
@@ -124,8 +140,9 @@ class Refresh {
   Result<Report> well(Outcome outcome) {
     for (const unsigned long useless : {note_.failed, untried_})
       if (useless != 0) (void)remove_generation(instance_, name_, useless);
-    JAIL_CHECK(clear_stale(instance_, name_));
-    JAIL_CHECK(note(RefreshNote{}));
+    // Where these cannot be written the next refresh asks once more, and that is all.
+    (void)clear_stale(instance_, name_);
+    (void)note(RefreshNote{});
     return done(outcome);
   }
 
@@ -195,7 +212,7 @@ class Refresh {
     }
     for (const unsigned long number : useless)
       if (number != 0 && number != rest.failed) (void)remove_generation(instance_, name_, number);
-    JAIL_CHECK(note(rest));
+    (void)note(rest);  // from == current: nothing that could be gone on with
     return done(outcome);
   }
 
@@ -221,6 +238,7 @@ Result<Report> refresh(const Instance& instance, const Plan& plan, const Frozen&
 }
 
 void forget(const Instance& instance, const std::string& name) {
+  if (!has_notes(instance, name)) return;
   (void)clear_stale(instance, name);
   const auto lock = RefreshLock::take(instance, name);
   if (!lock) return;  // a refresh is at work, and finds out

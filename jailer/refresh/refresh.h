@@ -60,7 +60,7 @@ void forget(const Instance& instance, const std::string& name);
 /// Somebody has rolled back by hand: a refresh that was interrupted is not gone on with.
 void give_over(const Instance& instance, const std::string& name);
 
-/// By package where that explains it, else by path: "libssl3 3.0.11-1 -> 3.0.14-1", "/etc/hosts differs".
+/// By package, and by path what no package explains: "libssl3 3.0.11-1 -> 3.0.14-1", "/etc/hosts differs".
 [[nodiscard]] std::vector<std::string> in_words(const LockDiff& diff);
 /// Each path.
 [[nodiscard]] std::vector<std::string> paths_in_words(const LockDiff& diff);

@@ -19,6 +19,7 @@ using Kind = Verdict::Kind;
 
 constexpr auto look_again = 50ms;
 constexpr auto check_again = 250ms;
+constexpr milliseconds short_grace{3000};
 constexpr auto last_words = 600ms;  ///< until what a daemon has said is in its log
 
 /// Now, as lines of a log begin.
@@ -34,16 +35,21 @@ class Trial {
       : instance_(instance), name_(name), number_(number), spec_(spec), options_(options) {}
 
   Verdict run() {
-    const auto before = status_of(instance_, name_);
+    const auto before = look();
     const bool there = before && before->state == "ready" && before->generation == number_;
     if (!there)
       if (auto verdict = change_over()) return *verdict;
-    if (!spec_.check) return stays_up();
     // jaild has asked just now where readiness waits for the check.
-    return spec_.ready.check && !there ? Verdict{Kind::serves, {}, {}} : check_passes();
+    if (spec_.check && (there || !spec_.ready.check))
+      if (auto verdict = check_passes()) return *verdict;
+    return stays_up(options_.grace.value_or(spec_.check ? milliseconds(0) : short_grace));
   }
 
  private:
+  [[nodiscard]] std::optional<ServiceStatus> look() const {
+    return status_of(instance_, name_).value_or(std::nullopt);
+  }
+
   /// For `time`, or until we are told to stop.
   bool pause(milliseconds time) const {
     pollfd watched{options_.interrupt, POLLIN, 0};
@@ -68,7 +74,7 @@ class Trial {
     Outcome outcome = ask("restart");
     if (outcome.exit == 0) return std::nullopt;
     if (told_to_stop()) return Verdict{Kind::interrupted, "interrupted", {}};
-    const auto now = status_of(instance_, name_);
+    const auto now = look();
     if (now && now->state == "ready" && now->generation == number_) return std::nullopt;
     if (now && now->state == "ready") {
       if (!options_.insist) return Verdict{Kind::refused, without_name(outcome.message), outcome.lines};
@@ -81,20 +87,20 @@ class Trial {
     return fails(outcome.message);
   }
 
-  Verdict check_passes() {
+  std::optional<Verdict> check_passes() {
     const auto until = Clock::now() + 2 * spec_.check->timeout;
     while (true) {
       const Outcome outcome = ask("check");
-      if (outcome.exit == 0) return {Kind::serves, {}, {}};
-      if (told_to_stop()) return {Kind::interrupted, "interrupted", {}};
+      if (outcome.exit == 0) return std::nullopt;
+      if (told_to_stop()) return Verdict{Kind::interrupted, "interrupted", {}};
       if (auto verdict = trouble()) return *verdict;
       if (Clock::now() >= until) return fails(outcome.message);
       (void)pause(check_again);
     }
   }
 
-  Verdict stays_up() {
-    const auto until = Clock::now() + options_.grace;
+  Verdict stays_up(milliseconds grace) {
+    const auto until = Clock::now() + grace;
     while (Clock::now() < until) {
       if (!pause(look_again)) return {Kind::interrupted, "interrupted", {}};
       if (auto verdict = trouble()) return *verdict;
@@ -104,7 +110,7 @@ class Trial {
 
   /// What speaks against it since it was ready.
   std::optional<Verdict> trouble() {
-    const auto now = status_of(instance_, name_);
+    const auto now = look();
     if (!now) return fails("jaild does not answer any more");
     if (now->state == "ready" && now->restarts == 0) return std::nullopt;
     return fails(now->reason.empty() ? "it is " + now->state : now->reason);
@@ -123,7 +129,7 @@ class Trial {
       verdict.why.erase(next_try);
     const auto until = Clock::now() + last_words;
     do {
-      const auto now = status_of(instance_, name_);
+      const auto now = look();
       if (!now) break;
       for (const std::string& line : now->last_lines)
         if (line >= since_) verdict.lines.push_back(line);
@@ -142,10 +148,18 @@ class Trial {
 
 }  // namespace
 
-std::optional<ServiceStatus> status_of(const Instance& instance, const std::string& name) {
+Result<std::optional<ServiceStatus>> status_of(const Instance& instance, const std::string& name) {
   auto answer = control::ask(instance, {"status", {name}, true});
-  if (!answer || answer->services.empty()) return std::nullopt;
-  return std::move(answer->services.front());
+  if (!answer && answer.error().exit == Exit::unavailable) return std::nullopt;
+  if (!answer) return tl::unexpected(std::move(answer).error());
+  if (answer->services.empty()) return std::nullopt;
+  return std::optional(std::move(answer->services.front()));
+}
+
+std::string ask_before(const Instance& instance, const std::string& name, int interrupt) {
+  const auto answer = control::ask(instance, {"check", {name}, true}, interrupt);
+  if (!answer) return answer.error().message;
+  return answer->outcomes.empty() ? answer->message : answer->outcomes.front().message;
 }
 
 bool runs(const ServiceStatus& service) {

@@ -27,18 +27,24 @@ struct Verdict {
   std::vector<std::string> lines;  ///< what the daemon, or its check, says of it
 };
 
-/// What jaild says of the service; nothing where no jaild runs, or it does not know the name.
-[[nodiscard]] std::optional<control::ServiceStatus> status_of(const Instance& instance,
-                                                              const std::string& name);
+/// What jaild says of the service; nothing where no jaild runs. An error where one runs and does not answer.
+[[nodiscard]] Result<std::optional<control::ServiceStatus>> status_of(const Instance& instance,
+                                                                      const std::string& name);
 
 /// Whether the service runs, or jaild tries to have it run.
 [[nodiscard]] bool runs(const control::ServiceStatus& service);
 
 struct TrialOptions {
-  std::chrono::milliseconds grace{3000};  ///< so long one without a [check] has to stay up
-  int interrupt = -1;                     ///< can be read when we are to stop
-  bool insist = false;                    ///< where a restart is refused, stop and start
+  /// So long it has to stay up, ready and checked. Nothing: a moment where it has no [check], else not at
+  /// all.
+  std::optional<std::chrono::milliseconds> grace;
+  int interrupt = -1;   ///< can be read when we are to stop
+  bool insist = false;  ///< where a restart is refused, stop and start
 };
+
+/// Why the service, which is ready, does not pass its [check] even before anything is changed; empty where it
+/// does. (Its command may be what is broken: it is the host's, and loads the host's libraries.)
+[[nodiscard]] std::string ask_before(const Instance& instance, const std::string& name, int interrupt);
 
 /// Restarts `name` into the current generation, which is `number` and has the launch spec `spec`; waits until
 /// it is ready; then has its [check] pass once, or sees it stay up for a while. One that is ready in it

@@ -37,6 +37,11 @@ std::vector<std::string> differences(const LockEntry& a, const LockEntry& b) {
   return what;
 }
 
+EntryChange change(EntryChange::Kind kind, const LockEntry& entry, std::vector<std::string> what = {}) {
+  return {kind, entry.path, std::move(what), entry.type == EntryType::file && !entry.source.empty(),
+          entry.package};
+}
+
 std::vector<EntryChange> compare_entries(const std::vector<LockEntry>& before,
                                          const std::vector<LockEntry>& after) {
   using Kind = EntryChange::Kind;
@@ -45,12 +50,12 @@ std::vector<EntryChange> compare_entries(const std::vector<LockEntry>& before,
   auto b = after.begin();
   while (a != before.end() || b != after.end()) {
     if (b == after.end() || (a != before.end() && a->path < b->path)) {
-      changes.push_back({Kind::removed, (a++)->path, {}});
+      changes.push_back(change(Kind::removed, *a++));
     } else if (a == before.end() || b->path < a->path) {
-      changes.push_back({Kind::added, (b++)->path, {}});
+      changes.push_back(change(Kind::added, *b++));
     } else {
       if (auto what = differences(*a, *b); !what.empty())
-        changes.push_back({Kind::changed, a->path, std::move(what)});
+        changes.push_back(change(Kind::changed, *b, std::move(what)));
       ++a, ++b;
     }
   }

@@ -14,6 +14,8 @@ struct EntryChange {
   Kind kind = Kind::changed;
   std::string path;
   std::vector<std::string> what;  ///< of a changed one: "content", "mode 0755 -> 0644", "target a -> b" ...
+  bool copied = false;            ///< a file that has a source
+  std::string package;            ///< that owns its source; empty for none
 };
 
 /// A package whose files are in one of the two, or in both in another version.

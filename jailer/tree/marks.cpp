@@ -107,6 +107,14 @@ std::vector<std::string> stale_reasons(const Instance& instance, const std::stri
   return reasons;
 }
 
+bool has_notes(const Instance& instance, const std::string& name) {
+  for (const char* note : {tree::stale_mark, tree::refresh_note})
+    if (::faccessat(AT_FDCWD, fmt::format("{}/{}", instance.jail(name), note).c_str(), F_OK,
+                    AT_SYMLINK_NOFOLLOW) == 0)
+      return true;
+  return false;
+}
+
 Result<RefreshLock> RefreshLock::take(const Instance& instance, const std::string& name) {
   JAIL_CHECK(tree::demand_root("refresh a jail"));
   JAIL_TRY(dir, open_notes(instance, name));
@@ -127,6 +135,10 @@ RefreshNote RefreshLock::read() const {
 
 Result<void> RefreshLock::write(const RefreshNote& note) const {
   if (note == read()) return {};
+  if (note == RefreshNote()) {
+    if (::unlinkat(dir_.get(), tree::refresh_note, 0) == 0 || errno == ENOENT) return {};
+    return tree::fail_write(errno, "{}/{}: cannot remove", path_, tree::refresh_note);
+  }
   const json object = {{"version", 1U},     {"from", note.from},     {"to", note.to},
                        {"runs", note.runs}, {"failed", note.failed}, {"why", note.why}};
   return replace_note(dir_.get(), tree::refresh_note,

@@ -26,6 +26,9 @@ inline constexpr const char* refresh_note = "refresh.json";
 /// The reasons of its mark, fit to be printed; none where it has none, or none that can be read.
 [[nodiscard]] std::vector<std::string> stale_reasons(const Instance& instance, const std::string& name);
 
+/// Whether anything is noted of the jail: two looks, for those who have none to spare.
+[[nodiscard]] bool has_notes(const Instance& instance, const std::string& name);
+
 /// Where a refresh of the jail stands, or stood when it was killed.
 struct RefreshNote {
   unsigned long from = 0;    ///< what served before, and is gone back to; 0: none is under way

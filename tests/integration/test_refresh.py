@@ -1,87 +1,12 @@
-"""jail refresh: a stale jail is built anew, its service changed over and put on trial, and on failure all is as before. The
-daemon is made here, in versions that work and versions that do not."""
+"""jail refresh: a stale jail is built anew, its service changed over and put on trial, and on failure all is as before."""
 
 import os
 import pathlib
-import signal
-import socket
-import subprocess
-import time
 
 import pytest
 
-from jailtest import Instance, own_network, send, wait_for
-from packages import layered
-
-DAEMON = pathlib.Path("/usr/bin/jail-thing")
-PORT = 7070
-SOURCE = r"""
-#include <arpa/inet.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-int main(int argc, char** argv) {
-  setvbuf(stderr, NULL, _IOLBF, 0);
-  if (argc > 1) { if (ACCEPTS) return 0; fprintf(stderr, "thing.conf:1: no such word in " VERSION "\n"); return 1; }
-  if (STARTS == 0) { fprintf(stderr, "thing " VERSION ": cannot work here\n"); return 3; }
-  if (STARTS > 1) sleep(STARTS);
-  if (LIVES) alarm(LIVES);
-  int s = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7070), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (bind(s, (void*)&a, sizeof a) || listen(s, 8)) { perror("thing"); return 4; }
-  for (;;) {
-    int c = accept(s, NULL, NULL);
-    if (ANSWERS) (void)!write(c, "thing " VERSION "\n", strlen("thing " VERSION "\n"));
-    close(c);
-  }
-}
-"""
-MANIFEST = """
-version = 1
-[tree]
-binaries = ["/usr/bin/jail-thing"]
-users = ["nobody"]
-[service]
-command = ["/usr/bin/jail-thing"]
-user = "nobody"
-ready = "listen"
-ready_timeout = "3s"
-restart = { on = "failure", delay = "100ms", limit = "2/60s" }
-{more}
-[sandbox]
-syscalls = ["@default", "@network-server"]
-ports = { listen = ["tcp:7070"] }
-"""
-CHECK = """
-[check]
-command = ["/bin/bash", "-c", "sleep {seconds}; exec 3<>/dev/tcp/127.0.0.1/7070; cat <&3"]
-expect = "thing"
-timeout = "{timeout}s"
-"""
-
-
-def check(seconds=0):
-    return CHECK.format(seconds=seconds, timeout=seconds + 1)
-
-
-AUTOMATIC = "[refresh]\nautomatic = true\n"
-
-
-def install(version, starts=1, lives=0, answers=1, accepts=1):
-    """The daemon as another version of its package would bring it: a new file in the place of the old one."""
-    defines = [f'-DVERSION="{version}"', f"-DSTARTS={starts}", f"-DLIVES={lives}", f"-DANSWERS={answers}", f"-DACCEPTS={accepts}"]
-    made = DAEMON.with_name(".jail-thing.new")
-    subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", made, *defines], input=SOURCE, text=True, check=True)
-    made.rename(DAEMON)
-
-
-def answer():
-    try:
-        with socket.create_connection(("127.0.0.1", PORT), 2) as s:
-            return s.makefile().read().strip()
-    except OSError:
-        return None
+from jailtest import own_network
+from thinghouse import AUTOMATIC, DAEMON, check, install, thing
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,31 +14,9 @@ def network():
     own_network()
 
 
-class House(Instance):
-    def write(self, asks=check(), more=""):
-        self.manifest("thing", MANIFEST.replace("{more}", more) + asks)
-
-    def current(self, name="thing"):
-        return int(os.readlink(self.home / "state/jails" / name / "current").split("/")[1])
-
-    def generations(self, name="thing"):
-        return [row["generation"] for row in self.json("history", name)["generations"]]
-
-    def serves(self, version, generation):
-        assert (answer(), self.current()) == (f"thing {version}", generation)
-        status = self.status("thing")
-        assert (status["state"], status["generation"]) == ("ready", generation)
-        return status["pid"]
-
-
 @pytest.fixture
 def it():
-    with layered(), House() as house:
-        install("1.0")
-        house.write()
-        house.run("build", "thing")
-        house.start_jaild()
-        house.run("start", "thing")
+    with thing() as house:
         yield house
 
 
@@ -172,7 +75,7 @@ def test_one_without_a_check_has_to_stay_up(it):
     it.run("build", "thing")
     it.run("restart", "thing")
     install("2.0", lives=1)
-    failed = it.run("refresh", "thing", status=1).stderr
+    failed = it.run("refresh", "--grace", 1.2, "thing", status=1).stderr
     assert "generation 3 does not serve: killed by SIGALRM" in failed
     it.serves("1.0", 2)
 
@@ -187,6 +90,22 @@ def test_one_that_does_not_accept_its_configuration_is_not_restarted(it):
     assert "its configuration is not accepted" in failed and "thing.conf:1: no such word in 2.0" in failed
     assert "generation 2 serves on" in failed
     assert it.serves("1.0", 2) == pid
+
+
+def test_a_check_that_fails_before_anything_is_changed_can_be_no_judge(it):
+    """As when the same upgrade broke what the check runs."""
+    broken = pathlib.Path("/usr/share/jail-broken")  # of this layer
+    it.write(asks=check().replace('"sleep 0;', f'"test ! -e {broken} || exit 127; sleep 0;'))
+    it.run("build", "thing")
+    it.run("restart", "thing")
+    broken.write_text("")
+    install("1.1")
+    pid = it.serves("1.0", 2)
+    assert "left as it is, for already now the check fails: exited with status 127" in it.run("refresh", "thing", status=1).stderr
+    assert it.serves("1.0", 2) == pid and it.generations() == [2, 1]
+    broken.unlink()
+    it.run("refresh", "thing")
+    it.serves("1.1", 3)
 
 
 def test_what_does_not_run_is_built_and_not_started(it):
@@ -216,63 +135,6 @@ def test_a_build_that_fails_leaves_all_as_it_is_and_others_are_done(it):
     install("1.1")
     it.run("stale", "--mark", "thing")
     assert "cannot be built" not in it.run("status", "thing").stdout
-
-
-def begin(it, *words):
-    return subprocess.Popen(it.command("refresh", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_killed_between_build_and_check_it_is_finished_by_the_next(it):
-    it.write(asks=check(1))
-    it.run("build", "thing")
-    it.run("restart", "thing")
-    install("1.1")
-    first = begin(it, "thing")
-    wait_for(lambda: it.status("thing")["generation"] == 3 and it.status("thing")["state"] == "ready", what="the new one")
-    first.kill()
-    first.wait()
-    assert it.current() == 3
-    assert "a refresh from generation 2 on was interrupted" in it.run("status").stdout
-    pid = it.serves("1.1", 3)
-    assert "thing: generation 3 serves, was 2\n" in it.run("refresh", "thing").stdout
-    assert it.serves("1.1", 3) == pid  # asked, and not restarted
-    assert "interrupted" not in it.run("status").stdout
-    # The same with one that does not serve: the next one goes back.
-    install("2.0", answers=0)
-    first = begin(it, "thing")
-    wait_for(lambda: it.status("thing")["generation"] == 4 and it.status("thing")["state"] == "ready", what="the new one")
-    first.kill()
-    first.wait()
-    assert it.current() == 4
-    assert "generation 3 serves again" in it.run("refresh", "thing", status=1).stderr
-    it.serves("1.1", 3)
-
-
-def test_interrupted_it_goes_back(it):
-    install("1.1", starts=2)
-    first = begin(it, "thing")
-    wait_for(lambda: it.status("thing")["state"] == "starting" and it.current() == 2, what="the restart")
-    second = it.run("refresh", "thing", status=75)
-    assert "another command refreshes this jail" in second.stderr
-    first.send_signal(signal.SIGINT)
-    _, said = first.communicate(timeout=20)
-    assert first.returncode == 130 and "interrupted" in said and "generation 1 serves again" in said
-    it.serves("1.0", 1)
-    # It has not failed: what was made of it is gone.
-    assert it.generations() == [1]
-
-
-def test_jaild_may_be_killed_meanwhile(it):
-    it.write(asks=check(1))
-    it.run("build", "thing")
-    it.run("restart", "thing")
-    install("1.1", starts=2)
-    first = begin(it, "thing")
-    wait_for(lambda: it.status("thing")["state"] == "starting" and it.current() == 3, what="the restart")
-    send(it.supervisors()["jaild_pid"], signal.SIGKILL)
-    out, err = first.communicate(timeout=30)
-    assert first.returncode == 0, out + err
-    it.serves("1.1", 3)
 
 
 def test_automatic_does_what_the_policy_allows_and_nothing_twice(it):

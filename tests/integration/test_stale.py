@@ -89,6 +89,12 @@ def test_a_file_of_no_package_is_told_by_its_path(it):
     assert it.run("stale", "thing", status=1).stdout == "thing: /etc/loose differs\n"
 
 
+def test_what_no_package_explains_is_told_beside_the_packages(it, debs):
+    install(debs["1.1"])
+    pathlib.Path("/etc/loose").write_text("changed\n")
+    assert it.run("stale", "thing", status=1).stdout == "thing: jail-thing 1.0 -> 1.1\nthing: /etc/loose differs\n"
+
+
 def test_looking_changes_nothing(it, debs):
     install(debs["1.1"])
     lock = (it.home / "state/jails/thing/current/jail.lock").read_bytes()

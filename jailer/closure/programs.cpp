@@ -13,18 +13,6 @@ constexpr std::size_t script_line = 256;  // BINPRM_BUF_SIZE: what the kernel re
 constexpr int max_interpreters = 5;       // scripts whose interpreters are scripts; the kernel's limit
 constexpr std::array<const char*, 6> path_directories = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
                                                          "/usr/bin",        "/sbin",          "/bin"};
-/// Searched by ld.so without a cache (Debian's multiarch and the plain ones).
-constexpr std::array<const char*, 4> default_directories = {"/lib/x86_64-linux-gnu",
-                                                            "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"};
-constexpr std::array<const char*, 2> arm_directories = {"/lib/aarch64-linux-gnu",
-                                                        "/usr/lib/aarch64-linux-gnu"};
-
-bool is_default_directory(const std::string& dir) {
-  return std::find(default_directories.begin(), default_directories.end(), dir) !=
-             default_directories.end() ||
-         std::find(arm_directories.begin(), arm_directories.end(), dir) != arm_directories.end();
-}
-
 constexpr elf::Detail lean{.imports = true, .tried = false};
 
 std::vector<std::string> words(const std::string& line) {
@@ -115,6 +103,14 @@ std::string plan_object(Work& work, const elf::Object& object, const std::string
   return tree_path;
 }
 
+/// Keeps what ld.so finds through its cache alone.
+void note_cached(Work& work, const elf::Object& object, const elf::Closure& closure,
+                 const std::string& tree_path) {
+  if (object.rule != "ld.so.cache" || object.in_default_directory) return;
+  work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path, closure.cache_flags,
+                                                     closure.big_endian});
+}
+
 /// The builds of a library for newer processors beside it: all of them, since a jail may move to another
 /// machine.
 void plan_variants(Work& work, const elf::Object& object, const std::string& tree_path,
@@ -141,8 +137,7 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     const std::string tree_path = plan_object(work, object, start, tree_paths, place);
     if (tree_path.empty()) continue;
     plan_variants(work, object, tree_path, tree_paths, place);
-    if (object.rule == "ld.so.cache" && !is_default_directory(parent_path(object.path)))
-      work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
+    note_cached(work, object, closure, tree_path);
   }
   for (const elf::Object& object : closure.elsewhere) plan_object(work, object, start, tree_paths, place);
   for (const std::string& note : closure.notes) work.out.warn(place, note);
@@ -210,8 +205,7 @@ void plan_library(Work& work, const std::string& name, const Reason& why, const 
   if (tree_path.empty()) return;
   std::map<std::string, std::string> paths;
   plan_variants(work, library, tree_path, paths, place);
-  if (library.rule == "ld.so.cache" && !is_default_directory(parent_path(library.path)))
-    work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
+  note_cached(work, library, *closure, tree_path);
   plan_closure(work, *closure, tree_path, place);
 }
 

@@ -27,6 +27,8 @@ struct CachedLibrary {
   std::string name;  ///< as asked for
   std::string path;  ///< as found
   std::string by;
+  std::int32_t flags = 0;  ///< what its loader takes from a cache; 0: not known
+  bool big_endian = false;
 };
 
 struct Work {

@@ -47,7 +47,7 @@ void plan_need(Work& work, const DlopenCaller& caller, const DlopenNeed& need) {
       continue;
     }
     const Reason why{"dlopen", caller.tree_path, fmt::format("{} ({})", soname, in_words(need))};
-    plan_found_library(work, soname, *closure, why, caller.place);
+    plan_found_library(work, *closure, why, caller.place);
     return;
   }
   // What is merely recommended, and not on the host, the program does without there, too.

@@ -14,6 +14,6 @@ struct CacheEntry {
 };
 
 /// The bytes of an ld.so.cache with `entries`, in any order. Deterministic.
-[[nodiscard]] std::string loader_cache_bytes(std::vector<CacheEntry> entries);
+[[nodiscard]] std::string loader_cache_bytes(std::vector<CacheEntry> entries, bool big_endian = false);
 
 }  // namespace jail

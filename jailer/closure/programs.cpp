@@ -92,15 +92,6 @@ void plan_interpreter(Work& work, const std::string& script, const Place& place,
                                       fmt::join(path_directories, ":")));
 }
 
-/// Whether ld.so would not find it without its cache, which we then write.
-bool needs_cache(Work& work, const elf::Object& object) {
-  if (object.rule != "ld.so.cache") return false;
-  const auto policy = work.resolver.policy(object.file.real);
-  const std::string directory = parent_path(object.path) + "/";
-  return !policy || std::find(policy->system_dirs.begin(), policy->system_dirs.end(), directory) ==
-                        policy->system_dirs.end();
-}
-
 /// Tree path of one object that a program's closure has besides the program; empty after a problem. `paths`:
 /// as ld.so lists it -> in the tree.
 std::string plan_object(Work& work, const elf::Object& object, const std::string& start,
@@ -111,6 +102,14 @@ std::string plan_object(Work& work, const elf::Object& object, const std::string
   std::string tree_path = plan_located(work, object.file, why, place);
   if (!tree_path.empty()) paths[object.path] = tree_path;
   return tree_path;
+}
+
+/// Keeps what ld.so finds through its cache alone.
+void note_cached(Work& work, const elf::Object& object, const elf::Closure& closure,
+                 const std::string& tree_path) {
+  if (object.rule != "ld.so.cache" || object.in_default_directory) return;
+  work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path, closure.cache_flags,
+                                                     closure.big_endian});
 }
 
 /// The builds of a library for newer processors beside it: all of them, since a jail may move to another
@@ -148,8 +147,7 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     if (tree_path.empty()) continue;
     listen(work, closure, object, tree_path, place);
     plan_variants(work, object, tree_path, tree_paths, place);
-    if (needs_cache(work, object))
-      work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path});
+    note_cached(work, object, closure, tree_path);
   }
   for (const elf::Object& object : closure.elsewhere) plan_object(work, object, start, tree_paths, place);
   for (const std::string& note : closure.notes) work.out.warn(place, note);
@@ -201,15 +199,15 @@ std::string plan_program(Work& work, const std::string& path, const Reason& why,
   return tree_path;
 }
 
-std::string plan_found_library(Work& work, const std::string& name, const elf::Closure& closure,
-                               const Reason& why, const Place& place) {
+std::string plan_found_library(Work& work, const elf::Closure& closure, const Reason& why,
+                               const Place& place) {
   if (closure.objects.empty()) return {};
   const elf::Object& library = closure.objects.front();
   std::string tree_path = plan_located(work, library.file, why, place);
   if (tree_path.empty()) return tree_path;
   std::map<std::string, std::string> paths;
   plan_variants(work, library, tree_path, paths, place);
-  if (needs_cache(work, library)) work.cached.try_emplace(name, CachedLibrary{name, library.path, tree_path});
+  note_cached(work, library, closure, tree_path);
   plan_closure(work, closure, tree_path, place);
   return tree_path;
 }
@@ -225,7 +223,7 @@ std::string plan_library(Work& work, const std::string& written, const Reason& w
     return {};
   }
   const auto closure = work.resolver.resolve_library(*name, work.first_program, lean);
-  if (closure) return plan_found_library(work, *name, *closure, why, place);
+  if (closure) return plan_found_library(work, *closure, why, place);
   work.out.problem(place, closure.error());
   return {};
 }

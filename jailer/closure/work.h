@@ -28,6 +28,8 @@ struct CachedLibrary {
   std::string name;  ///< as asked for
   std::string path;  ///< as found
   std::string by;
+  std::int32_t flags = 0;  ///< what its loader takes from a cache; 0: not known
+  bool big_endian = false;
 };
 
 /// An object of the tree that says what it loads at run time.
@@ -75,9 +77,9 @@ void plan_needs(Work& work, const std::string& real, const std::string& tree_pat
 /// problem.
 std::string plan_library(Work& work, const std::string& name, const Reason& why, const Place& place);
 
-/// What resolve_library() has given for `name`, into the tree.
-std::string plan_found_library(Work& work, const std::string& name, const elf::Closure& closure,
-                               const Reason& why, const Place& place);
+/// What resolve_library() has given, into the tree.
+std::string plan_found_library(Work& work, const elf::Closure& closure, const Reason& why,
+                               const Place& place);
 
 /// `path` with $LIB, as ld.so(8) has it, in the place of which stands what the loader of the tree's first
 /// program takes for it: "/usr/$LIB/gconv" is "/usr/lib/x86_64-linux-gnu/gconv" on Debian. Nothing after a

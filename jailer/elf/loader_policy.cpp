@@ -121,7 +121,12 @@ std::vector<std::string> find_system_dirs(std::string_view bytes) {
     const bool library = std::any_of(run.begin(), run.end(), [](const std::string& directory) {
       return directory.rfind("/lib", 0) == 0 || directory.find("/lib") != std::string::npos;
     });
-    if (run.size() >= 2 && library) return run;
+    if (run.size() < 2 || !library) continue;
+    // The array may follow upon code instead of a string's end: then its first entry, "/lib64/" before
+    // "/usr/lib64/", was not seen as one.
+    const std::string first = run.front().starts_with("/usr/") ? run.front().substr(4) : std::string{};
+    if (!first.empty() && bytes.substr(0, at).ends_with(first)) run.insert(run.begin(), first);
+    return run;
   }
   return {};
 }

@@ -2,6 +2,7 @@
 // cache. Read from the strings of the root's own loader where it has them, else from a table per machine.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -28,7 +29,10 @@ struct LoaderPolicy {
   std::string cache = "/etc/ld.so.cache";
   std::vector<std::int32_t> cache_flags;     ///< flags of the cache entries that this loader takes
   std::vector<Subdirectory> subdirectories;  ///< in search order; the last one is the directory itself
-  bool from_loader = false;                  ///< system_dirs come from the loader file, not from the table
+  [[nodiscard]] bool has_system_dir(const std::string& directory) const {
+    return std::find(system_dirs.begin(), system_dirs.end(), directory) != system_dirs.end();
+  }
+  bool from_loader = false;  ///< system_dirs come from the loader file, not from the table
 };
 
 /// What a processor can do beyond its architecture's baseline, as the names of subdirectories say it:

@@ -97,8 +97,8 @@ struct Resolver::Impl {
   [[nodiscard]] Search& search_for(const Abi& abi, const std::string& interpreter,
                                    const Capabilities& processor);
   [[nodiscard]] const LdCache* cache_for(const std::string& path, bool big_endian);
-  [[nodiscard]] Result<Closure> describe(const Session& session, const std::vector<Node*>& objects,
-                                         Detail detail);
+  [[nodiscard]] Result<Closure> describe(const Session& session, const LoaderPolicy& policy,
+                                         const std::vector<Node*>& objects, Detail detail);
   [[nodiscard]] Result<void> collect_imports(const std::vector<Node*>& objects, Closure& closure);
   struct Wanted {
     const std::string& library;
@@ -229,9 +229,11 @@ Result<void> Resolver::Impl::collect_imports(const std::vector<Node*>& objects, 
   return {};
 }
 
-Result<Closure> Resolver::Impl::describe(const Session& session, const std::vector<Node*>& objects,
-                                         Detail detail) {
+Result<Closure> Resolver::Impl::describe(const Session& session, const LoaderPolicy& policy,
+                                         const std::vector<Node*>& objects, Detail detail) {
   Closure closure;
+  if (!policy.cache_flags.empty()) closure.cache_flags = policy.cache_flags.front();
+  closure.big_endian = policy.abi.data == ELFDATA2MSB;
   closure.objects.reserve(objects.size());
   for (Node* node : objects) {
     Object object;
@@ -241,6 +243,7 @@ Result<Closure> Resolver::Impl::describe(const Session& session, const std::vect
     object.soname = node->file->elf->soname;
     if (node->loader != nullptr) object.needed_by = node->loader->path;
     object.rule = node->rule;
+    object.in_default_directory = policy.has_system_dir(node->path.substr(0, node->path.rfind('/') + 1));
     object.tried = std::move(node->tried);
     object.variants = std::move(node->variants);
     object.dlopen_notes = node->file->elf->dlopen_notes;
@@ -296,7 +299,7 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wante
     objects = std::move(list);
   }
   JAIL_CHECK(session.check_versions(objects));
-  JAIL_TRY(closure, describe(session, objects, detail));
+  JAIL_TRY(closure, describe(session, search.policy(), objects, detail));
   closure.is_static = program.is_static;
   if (elf.interpreter) {
     closure.interpreter = interpreter;

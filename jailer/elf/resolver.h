@@ -34,6 +34,7 @@ struct Object {
   std::string needed_by;  ///< path of the object whose entry loaded it; empty for the program
   std::string rule;  ///< how it was found: "program", "rpath", "runpath", "ld.so.cache", "default directory",
                      ///< "absolute", "interpreter"
+  bool in_default_directory = false;  ///< found there without a cache, too
   std::vector<Tried> tried;
   std::vector<Variant> variants;          ///< a tree for all processors holds these too
   std::vector<std::string> dlopen_notes;  ///< JSON of each .note.dlopen (UAPI.12), unchecked
@@ -49,6 +50,8 @@ struct Closure {
   std::vector<std::string>
       notes;  ///< findings that stop nothing: relative search paths, audit libraries, stale cache entries
   bool is_static = false;
+  std::int32_t cache_flags = 0;  ///< of the entries that its loader takes from ld.so.cache; 0: not known
+  bool big_endian = false;
   /// What only some processors would load besides (a variant may need what the baseline does not), in their
   /// load order; the variants themselves stand with their objects.
   std::vector<Object> elsewhere;

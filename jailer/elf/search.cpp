@@ -207,20 +207,16 @@ Outcome Search::find(const std::string& name, const Requester& who, bool trace) 
   if (who.runpath != nullptr && walk(*who.runpath, name, "runpath", outcome, trace) == Step::done)
     return outcome;
   const Outcome& common = find_by_default(name, who.no_default_libraries);
-  if (outcome.variants.empty() && outcome.tried.empty() && outcome.notes.empty()) {
-    outcome = common;
-  } else {
-    const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
-    append(outcome.variants, common.variants);
-    append(outcome.tried, common.tried);
-    append(outcome.notes, common.notes);
-    outcome.kind = common.kind;
-    outcome.path = common.path;
-    outcome.rule = common.rule;
-    outcome.reason = common.reason;
-    outcome.file = common.file;
-    outcome.where = common.where;
-  }
+  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  append(outcome.variants, common.variants);
+  append(outcome.notes, common.notes);
+  if (trace || common.kind != Outcome::Kind::found) append(outcome.tried, common.tried);
+  outcome.kind = common.kind;
+  outcome.path = common.path;
+  outcome.rule = common.rule;
+  outcome.reason = common.reason;
+  outcome.file = common.file;
+  outcome.where = common.where;
   return outcome;
 }
 

@@ -26,6 +26,7 @@ class GraphMaker {
 
   void make() {
     plan_directories();
+    filters_ = chance(35);
     for (const std::string& level : loader_.levels) {
       if (chance(50) || !graph_.levels.empty()) graph_.levels.push_back(level);
     }
@@ -104,11 +105,11 @@ class GraphMaker {
   void add_needs(Maker& maker, const std::string& owner, unsigned least, unsigned most) {
     for (unsigned left = least + below(most - least + 1); left > 0; --left) {
       const std::string name = need();
-      const unsigned kind = owner.empty() || name == owner ? 99 : below(100);
-      if (kind < 4) graph_.optional.push_back(name);
-      maker.names.emplace_back(kind < 4 ? DT_AUXILIARY : kind < 7 ? DT_FILTER : DT_NEEDED, name);
+      const unsigned kind = owner.empty() || name == owner || !filters_ ? 99 : below(100);
+      if (kind < 10) graph_.optional.push_back(name);
+      maker.names.emplace_back(kind < 10 ? DT_AUXILIARY : kind < 17 ? DT_FILTER : DT_NEEDED, name);
       const bool plain = name.find_first_of("/$") == std::string::npos && name.starts_with("libr");
-      if (kind >= 7 && plain && chance(15))
+      if (kind >= 17 && plain && chance(15))
         maker.version_needs.push_back({name, chance(50) ? "V_1" : "V_2", chance(25)});
     }
   }
@@ -120,7 +121,7 @@ class GraphMaker {
     maker.values.emplace_back(DT_SYMTAB, 64);  // any place will do: nothing is ever looked up
     const unsigned kind = below(100);
     if (kind < 72) maker.soname = name;
-    if (kind >= 90) maker.soname = kind < 95 ? one_of(kNames) : "libalias.so";
+    if (kind >= 90 && !filters_) maker.soname = kind < 95 ? one_of(kNames) : "libalias.so";
     add_needs(maker, name, 0, 2);
     add_paths(maker, 70);
     if (chance(5)) maker.values.emplace_back(DT_FLAGS_1, DF_1_NODEFLIB);
@@ -227,6 +228,9 @@ class GraphMaker {
   const MachineLoader& loader_;
   Graph& graph_;
   std::mt19937_64 random_;
+  /// Where objects filter others no two have one soname: a filtee moves to the front of what ld.so goes
+  /// through for a name, so that which of the two answers depends on when it is asked.
+  bool filters_ = false;
   Strings folders_;
   Strings files_;  ///< that a link may lead to
 };

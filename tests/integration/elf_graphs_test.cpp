@@ -298,7 +298,7 @@ void check(const MachineLoader& loader, Resolver& resolver, const Graph& graph, 
   Kind kind = ends ? compare(real, ours, graph, by_kernel) : Kind::endless;
   std::string started;
   // With the loader among its needs a program needs a libc as well.
-  const bool starts = by_kernel && closure && ran.output.find("/ld-linux") == std::string::npos;
+  const bool starts = by_kernel && kind == Kind::equal && ran.output.find("/ld-linux") == std::string::npos;
   if (starts) {
     const Ran started_run = run({path});
     if (started_run.status != 0) {
@@ -382,7 +382,8 @@ void check_seed(std::uint32_t seed, unsigned first, unsigned last) {
   auto& counts = tally.counts;
   std::printf(
       "seed %u: %u graphs: %u equal lists, %u with the same missing, %u with the same version missing, %u "
-      "with the same fatal file; %u on which ld.so itself never ends; %u programs started; %u different\n",
+      "with the same fatal file; %u on which ld.so itself crashes or never ends; %u programs started; %u "
+      "different\n",
       seed, last - first, counts[Kind::equal], counts[Kind::missing], counts[Kind::version],
       counts[Kind::fatal], counts[Kind::endless], tally.started, counts[Kind::different]);
   for (std::size_t i = 0; i < tally.differences.size() && i < 5; ++i) UNSCOPED_INFO(tally.differences[i]);

@@ -26,8 +26,8 @@ struct Maker {
   std::string interpreter;
   std::string soname;
   std::vector<std::pair<std::uint64_t, std::string>> names;  ///< DT_NEEDED and the like, DT_RPATH, DT_RUNPATH
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> values;     ///< other entries
-  std::vector<std::pair<std::string, bool>> symbols;               ///< name, undefined
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> values;  ///< other entries
+  std::vector<std::pair<std::string, bool>> symbols;            ///< name, undefined
   std::vector<MadeNeed> version_needs;
   std::vector<std::string> version_definitions;
   std::string note;  ///< JSON of a .note.dlopen

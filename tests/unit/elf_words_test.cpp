@@ -73,6 +73,10 @@ TEST_CASE("a loader's strings are its policy") {
   CHECK(old.subdirectories.size() == 3 + 31 + 1);
   CHECK(old.subdirectories.back().name.empty());
   CHECK(read_policy(abi, legacy + "(GLIBC 2.41-3) stable release version 2.41.").subdirectories.size() == 4);
+  const std::string after_code(
+      "\xe5\xff/lib/arm-linux-gnueabihf/\0/usr/lib/arm-linux-gnueabihf/\0/lib/\0/usr/lib/\0", 73);
+  CHECK(read_policy({ELFCLASS32, ELFDATA2LSB, EM_ARM}, after_code).system_dirs ==
+        Strings{"/lib/arm-linux-gnueabihf/", "/usr/lib/arm-linux-gnueabihf/", "/lib/", "/usr/lib/"});
   CHECK(read_policy(abi, std::string(1000, '/')).system_dirs == table.system_dirs);
   CHECK(default_policy({ELFCLASS64, ELFDATA2LSB, 999}).system_dirs == Strings{"/lib/", "/usr/lib/"});
 }

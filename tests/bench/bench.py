@@ -132,8 +132,8 @@ class Bench:
 
     def resolve(self):
         files = elf_files()
-        yield f"resolve the {len(files)} programs of /usr/bin and /usr/sbin in one call", "libtree -vvv", "1.0", pair(
-            [str(self.bin / "jail"), "deps", *files], shell(f"libtree -vvv {' '.join(files)} || test $? -le 31"), self.runs
+        yield f"resolve the {len(files)} programs of /usr/bin and /usr/sbin in one call", "libtree -vv", "1.0", pair(
+            [str(self.bin / "jail"), "deps", *files], shell(f"libtree -vv {' '.join(files)} || test $? -le 31"), self.runs
         )
 
     def first_build(self):

@@ -86,7 +86,7 @@ class GraphMaker {
   /// What a DT_NEEDED or a filter may say.
   std::string need() {
     const unsigned kind = below(200);
-    if (kind < 168) return one_of(kNames);
+    if (kind < 168 || (kind < 190 && filters_)) return one_of(kNames);
     if (kind < 176) return some_file(at(""));
     if (kind < 182) return some_file("$ORIGIN/../");
     if (kind < 186) return some_file("${ORIGIN}/../");
@@ -228,8 +228,9 @@ class GraphMaker {
   const MachineLoader& loader_;
   Graph& graph_;
   std::mt19937_64 random_;
-  /// Where objects filter others no two have one soname: a filtee moves to the front of what ld.so goes
-  /// through for a name, so that which of the two answers depends on when it is asked.
+  /// Where objects filter others no two that are loaded have one soname, by a path say: a filtee moves to the
+  /// front of what ld.so goes through for a name, so that which of the two answers depends on when it is
+  /// asked.
   bool filters_ = false;
   Strings folders_;
   Strings files_;  ///< that a link may lead to

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <future>
-#include <system_error>
 
 #include "jailer/closure/packages.h"
 #include "jailer/elf/mentions.h"
@@ -165,12 +164,7 @@ class Collector {
       if (unknown[i] || record == nullptr || record->database != database_) asked.push_back(path);
     }
     auto find = [root = root_.name(), asked] { return PackageDatabase::open(root, asked); };
-    try {
-      if (!asked.empty()) return std::async(std::launch::async, find);
-    } catch (const std::system_error&) {
-      // No thread to be had: then afterwards.
-    }
-    return std::async(std::launch::deferred, find);
+    return asked.empty() ? std::async(std::launch::deferred, find) : in_background(find);
   }
 
   Result<void> take_packages(Result<PackageDatabase> packages) {

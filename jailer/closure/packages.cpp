@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bitset>
+#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
@@ -95,7 +97,35 @@ struct Wanted {
   std::string except;  ///< this package does not count
 };
 
-using WantedPaths = std::unordered_multimap<std::string, Wanted>;
+/// What is wanted, by path. A filter turns nearly all of the half million lines of dpkg away before they are
+/// hashed: by their length and their last bytes.
+class WantedPaths {
+ public:
+  void add(std::string path, Wanted wanted) {
+    filter_.set(trace(path));
+    wanted_.emplace(std::move(path), std::move(wanted));
+  }
+  /// Calls `use` with each that is wanted under `line`; `key` keeps its memory from call to call.
+  template <class Use>
+  void for_each(std::string_view line, std::string& key, Use use) const {
+    if (!filter_.test(trace(line))) return;
+    key.assign(line);
+    const auto [first, last] = wanted_.equal_range(key);
+    for (auto match = first; match != last; ++match) use(match->second);
+  }
+
+ private:
+  static constexpr std::size_t bits = 1U << 16U;
+  static std::size_t trace(std::string_view path) {
+    std::uint64_t tail = path.size();
+    for (const char c : path.substr(path.size() - std::min<std::size_t>(path.size(), 6)))
+      tail = tail << 8U | static_cast<unsigned char>(c);
+    return tail * 0x9e3779b97f4a7c15U >> 48U;
+  }
+
+  std::bitset<bits> filter_;
+  std::unordered_multimap<std::string, Wanted> wanted_;
+};
 
 /// The top-level directories of `root` that are links into /usr: files of both spellings are one.
 std::vector<std::string> merged_directories(const SourceRoot& root) {
@@ -148,7 +178,7 @@ WantedPaths wanted_paths(const std::vector<std::string>& paths, const std::vecto
           entry.only = diversion.package;
         }
       }
-      wanted.emplace(std::move(listed), std::move(entry));
+      wanted.add(std::move(listed), std::move(entry));
     }
   }
   return wanted;
@@ -241,13 +271,10 @@ Result<PackageDatabase> PackageDatabase::open(const std::string& root,
     if (!text && text.error().exit == Exit::no_input) continue;  // removed since the directory was read
     if (!text) return tl::unexpected(text.error());
     for_each_line(*text, [&](std::string_view line) {
-      key.assign(line);
-      const auto [first, last] = wanted.equal_range(key);
-      for (auto match = first; match != last; ++match) {
-        const Wanted& entry = match->second;
-        if ((!entry.only.empty() && entry.only != list.package) || entry.except == list.package) continue;
+      wanted.for_each(line, key, [&](const Wanted& entry) {
+        if ((!entry.only.empty() && entry.only != list.package) || entry.except == list.package) return;
         database.owners_.try_emplace(paths[entry.asked], Owner{list.package, {}, list.architecture});
-      }
+      });
     });
   }
   add_versions(read_status(source, dpkg->get()), database.owners_);

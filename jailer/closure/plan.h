@@ -75,7 +75,10 @@ struct Plan {
   std::vector<std::string> warnings;  ///< told on stderr; the build goes on
   std::vector<std::string> notes;     ///< what else is worth knowing: `jail plan` tells
   std::vector<PlannedProbe> probes;
-  std::vector<std::string> ignore;        ///< patterns of libraries that nobody misses: [dlopen], and bundles
+  std::vector<std::string> ignore;  ///< patterns of libraries that nobody misses: [dlopen], and bundles
+  /// Of each ELF program, by its path in the tree: the files of the source root that ld.so would load for it,
+  /// itself first, in order. The finished tree has to give the same list.
+  std::map<std::string, std::vector<std::string>> closures;
   std::vector<std::string> library_dirs;  ///< of the source root: where its loader looks by itself
 };
 

@@ -52,6 +52,9 @@ class PlanBuilder {
   void problem(const Place& place, const Error& error);
   void warn(const Place& place, const std::string& text);
   void note(std::string text) { plan_.notes.push_back(std::move(text)); }
+  void closure(const std::string& program, std::vector<std::string> files) {
+    plan_.closures.try_emplace(program, std::move(files));
+  }
   void probe(PlannedProbe probe) { plan_.probes.push_back(std::move(probe)); }
   void ignore(const std::vector<std::string>& patterns) {
     plan_.ignore.insert(plan_.ignore.end(), patterns.begin(), patterns.end());

@@ -182,6 +182,11 @@ void plan_needs(Work& work, const std::string& real, const std::string& tree_pat
   if (work.first_program.empty() && (!closure->interpreter.empty() || closure->is_static))
     work.first_program = real;
   plan_closure(work, *closure, tree_path, place);
+  if (closure->interpreter.empty()) return;
+  std::vector<std::string> files;
+  files.reserve(closure->objects.size());
+  for (const elf::Object& object : closure->objects) files.push_back(object.file.real);
+  work.out.closure(tree_path, std::move(files));
 }
 
 std::string plan_program(Work& work, const std::string& path, const Reason& why, const Place& place) {

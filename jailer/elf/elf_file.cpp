@@ -283,6 +283,21 @@ Result<ElfFile> read_elf(const ByteSource& source) {
   return file;
 }
 
+bool calls_anything(const ByteSource& source, const ElfFile& file) {
+  if (file.symbols.table == 0 || file.symbols.count == 0) return true;
+  View view(source, file.header);
+  const std::size_t size = view.wide() ? sizeof(Elf64_Sym) : sizeof(Elf32_Sym);
+  const auto count = static_cast<std::size_t>(file.symbols.count);
+  const std::uint8_t* table = view.at(file.symbols.table, count * size);
+  if (table == nullptr) return true;
+  for (std::size_t i = 1; i < count; ++i) {
+    const std::uint8_t* symbol = table + i * size;
+    const unsigned binding = symbol[view.wide() ? 4 : 12] >> 4;
+    if (view.u16(symbol + (view.wide() ? 6 : 14)) == SHN_UNDEF && binding == STB_GLOBAL) return true;
+  }
+  return false;
+}
+
 Result<std::vector<std::string>> read_imports(const ByteSource& source, const ElfFile& file,
                                               const Symbols* only) {
   std::vector<std::string> imports;

@@ -101,6 +101,10 @@ struct ElfFile {
 /// name.
 [[nodiscard]] Result<ElfFile> read_elf(const ByteSource& source);
 
+/// Whether a file that read_elf() has read imports any symbol that it cannot do without; true where that
+/// cannot be told.
+[[nodiscard]] bool calls_anything(const ByteSource& source, const ElfFile& file);
+
 /// A set of symbols that can be asked by a view.
 struct SymbolHash {
   using is_transparent = void;

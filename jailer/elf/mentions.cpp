@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <memory>
 #include <set>
 
 #include "jailer/elf/elf_view.h"
@@ -61,15 +62,14 @@ class Finder {
   std::set<std::string> found_;
 };
 
-void look_into(const ByteSource& source, const Segment& segment, Finder& finder) {
-  std::string bytes(chunk, '\0');
+void look_into(const ByteSource& source, const Segment& segment, std::uint8_t* bytes, Finder& finder) {
   const std::uint64_t size = source.size();
   if (segment.offset > size) return;
   const std::uint64_t end = segment.offset + std::min(segment.file_size, size - segment.offset);
   for (std::uint64_t at = segment.offset; at < end;) {
     const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, end - at));
-    const std::size_t got = source.read(at, reinterpret_cast<std::uint8_t*>(bytes.data()), wanted);
-    finder.look(std::string_view(bytes).substr(0, got));
+    const std::size_t got = source.read(at, bytes, wanted);
+    finder.look({reinterpret_cast<const char*>(bytes), got});
     if (got < wanted || at + got >= end) return;
     at += got - longest;
   }
@@ -95,12 +95,16 @@ std::vector<std::string> library_mentions(const ByteSource& source) {
   if (!header.magic || !header.complete || !known) return {};
   View view(source, header);
   if (!view.read_segments(header)) return {};
+  // What calls nothing loads nothing: the 30 MiB of ICU's data, say.
+  const auto elf = read_elf(source);
+  if (!elf || !calls_anything(source, *elf)) return {};
   Finder finder;
+  const auto bytes = std::make_unique_for_overwrite<std::uint8_t[]>(chunk);
   std::uint64_t budget = source.size();  // segments may lie over each other in the file
   for (const Segment& segment : constant_segments(view.segments())) {
     if (segment.file_size > budget) break;
     budget -= segment.file_size;
-    look_into(source, segment, finder);
+    look_into(source, segment, bytes.get(), finder);
   }
   return finder.result();
 }

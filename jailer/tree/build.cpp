@@ -12,9 +12,11 @@
 #include <cerrno>
 
 #include "jailer/tree/builder.h"
+#include "jailer/tree/closure_check.h"
 #include "jailer/tree/generations.h"
 #include "jailer/tree/lock_of_plan.h"
 #include "jailer/tree/materials.h"
+#include "jailer/tree/parallel.h"
 #include "jailer/tree/populate.h"
 #include "jailer/tree/secrets.h"
 #include "jailer/tree/state.h"
@@ -217,7 +219,10 @@ class Build {
     const std::int64_t made = file_clock();
     if (!secrets_text_.empty()) JAIL_CHECK(write_file(dir, generation::secrets, secrets_text_));
     for (const FrozenFile& file : frozen_files) JAIL_CHECK(write_file(dir, file.name, frozen_.*file.bytes));
+    // While the disk works.
+    auto closures = in_background([this, &tree] { return check_closures(plan_, tree); });
     if (::syncfs(dir) != 0) return fail_write(errno, "{}: cannot sync", quote(jail_.path));
+    JAIL_CHECK(closures.get());
     // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
     // that long.
     for (int patience = 0; file_clock() <= made && patience < 20; ++patience) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <future>
 
 #include "jailer/closure/packages.h"
 #include "jailer/elf/mentions.h"
@@ -51,8 +52,10 @@ class Collector {
       else
         JAIL_CHECK(look_up(cursor, material));
     }
+    // While files are read and hashed: it is a thousand small files of their own.
+    auto packages = begin_packages();
     JAIL_CHECK(read_unknown());
-    JAIL_CHECK(find_packages());
+    JAIL_CHECK(take_packages(packages.get()));
     return std::move(materials_);
   }
 
@@ -150,13 +153,22 @@ class Collector {
   }
 
   /// dpkg's lists are read only when a source is new or dpkg has run since.
-  Result<void> find_packages() {
+  std::future<Result<PackageDatabase>> begin_packages() {
+    std::vector<bool> unknown(materials_.size());
+    for (const auto i : unknown_) unknown[static_cast<std::size_t>(i)] = true;
     std::vector<std::string> asked;
-    for (const Material& material : materials_)
-      if (const SourceRecord* record = record_of(material);
-          record == nullptr || record->database != database_)
-        if (!material.entry->source.empty()) asked.push_back(material.entry->source);
-    JAIL_TRY(packages, PackageDatabase::open(root_.name(), asked));
+    for (std::size_t i = 0; i < materials_.size(); ++i) {
+      const std::string& path = materials_[i].entry->source;
+      if (path.empty()) continue;
+      const SourceRecord* record = record_of(materials_[i]);
+      if (unknown[i] || record == nullptr || record->database != database_) asked.push_back(path);
+    }
+    auto find = [root = root_.name(), asked] { return PackageDatabase::open(root, asked); };
+    return asked.empty() ? std::async(std::launch::deferred, find) : in_background(find);
+  }
+
+  Result<void> take_packages(Result<PackageDatabase> packages) {
+    if (!packages) return tl::unexpected(std::move(packages).error());
     for (Material& material : materials_) {
       if (material.entry->source.empty()) continue;
       SourceRecord* record = record_of(material);
@@ -166,7 +178,7 @@ class Collector {
         material.architecture = record->architecture;
         continue;
       }
-      if (const auto owner = packages.owner(material.entry->source)) {
+      if (const auto owner = packages->owner(material.entry->source)) {
         material.package = owner->package;
         material.version = owner->version;
         material.architecture = owner->architecture;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <future>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -19,6 +20,16 @@ struct Worker {
   Sha256 hash;
   std::string buffer;
 };
+
+/// Begins `job` in a thread of its own; where none is to be had, it is done by whoever asks for its result.
+template <class Job>
+[[nodiscard]] auto in_background(Job job) {
+  try {
+    return std::async(std::launch::async, job);
+  } catch (const std::system_error&) {
+    return std::async(std::launch::deferred, job);
+  }
+}
 
 /// Calls `job(index, worker)` for each index below `count`, in several threads when there is much to do
 /// (`bytes`). The error of the lowest index is returned; the others are done nevertheless.

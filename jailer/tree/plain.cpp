@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <charconv>
 
+#include "jailer/tree/closure_check.h"
 #include "jailer/tree/generations.h"
 #include "jailer/tree/lock_of_plan.h"
 #include "jailer/tree/populate.h"
@@ -270,6 +271,7 @@ class PlainBuild {
       JAIL_CHECK(write_file(files.get(), generation::secrets, secrets));
     JAIL_CHECK(write_file(files.get(), root_mark, inode));
     JAIL_CHECK(populate(plan_, materials, sources_, tree, store_));
+    JAIL_CHECK(check_closures(plan_, tree));
     JAIL_CHECK(take_index(tree, lock));
     if (::syncfs(staging_.get()) != 0) return fail_write(errno, "{}: cannot sync", quote(place_.path));
     return {};

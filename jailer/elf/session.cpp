@@ -240,13 +240,17 @@ Result<std::vector<Node*>> Session::load_needs(Node& first) {
   return list;
 }
 
-Result<void> Session::check_versions(const std::vector<Node*>& objects) const {
+Result<void> Session::check_versions(const std::vector<Node*>& objects) {
   for (const Node* object : objects) {
     for (const VersionNeed& need : object->file->elf->version_needs) {
       const auto provider = names_.find(need.file);
       if (provider == names_.end() || need.weak) continue;
       const ElfFile& elf = *provider->second->file->elf;
-      if (!elf.has_version_definitions) continue;  // ld.so only warns
+      if (!elf.has_version_definitions) {  // ld.so only warns
+        note(fmt::format("{}: no version information available, though {} asks for version {} of it",
+                         quote(provider->second->path), quote(object->path), quote(need.version)));
+        continue;
+      }
       const auto& defined = elf.version_definitions;
       if (std::find(defined.begin(), defined.end(), need.version) != defined.end()) continue;
       return with_hint(fail(Exit::manifest, "{}: version {} not found (required by {})",

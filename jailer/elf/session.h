@@ -64,7 +64,7 @@ class Session {
   [[nodiscard]] const std::set<std::string>& subdirectories() const { return subdirectories_; }
 
   /// Every symbol version that the objects ask for must be defined (rule G30).
-  [[nodiscard]] Result<void> check_versions(const std::vector<Node*>& objects) const;
+  [[nodiscard]] Result<void> check_versions(const std::vector<Node*>& objects);
   /// "/lib/libx.so <- /usr/bin/prog".
   [[nodiscard]] static std::string chain_of(const Node* node);
 

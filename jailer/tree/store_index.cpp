@@ -1,64 +1,27 @@
 #include "jailer/tree/store_index.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "jailer/witness/fields.h"
 
 namespace jail::tree {
 namespace {
 
 constexpr std::string_view head = "jail-store-index 3";
 
-class Writer {
- public:
-  void text(std::string_view field) { bytes.append(field).push_back('\0'); }
-  template <class Integer>
-  void number(Integer value) {
-    char digits[24];
-    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
-    text({digits, static_cast<std::size_t>(end - digits)});
-  }
-  void stamp(const Stamp& stamp) {
-    number(stamp.inode);
-    number(stamp.size);
-    number(stamp.mtime);
-    number(stamp.ctime);
-  }
-  std::string bytes;
-};
+void put(FieldWriter& out, const Stamp& stamp) {
+  out.number(stamp.inode);
+  out.number(stamp.size);
+  out.number(stamp.mtime);
+  out.number(stamp.ctime);
+}
 
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : rest_(bytes) {}
-  [[nodiscard]] bool done() const { return rest_.empty(); }
-  [[nodiscard]] bool good() const { return good_; }
-  std::string_view text() {
-    const std::size_t end = rest_.find('\0');
-    if (end == std::string_view::npos) {
-      good_ = false;
-      rest_ = {};
-      return {};
-    }
-    const std::string_view field = rest_.substr(0, end);
-    rest_.remove_prefix(end + 1);
-    return field;
-  }
-  template <class Integer>
-  void number(Integer& value) {
-    const std::string_view field = text();
-    const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-    if (error != std::errc{} || end != field.data() + field.size()) good_ = false;
-  }
-  void stamp(Stamp& stamp) {
-    number(stamp.inode);
-    number(stamp.size);
-    number(stamp.mtime);
-    number(stamp.ctime);
-  }
-
- private:
-  std::string_view rest_;
-  bool good_ = true;
-};
+void take(FieldReader& in, Stamp& stamp) {
+  in.number(stamp.inode);
+  in.number(stamp.size);
+  in.number(stamp.mtime);
+  in.number(stamp.ctime);
+}
 
 std::vector<std::string> split(std::string_view text) {
   std::vector<std::string> words;
@@ -70,11 +33,11 @@ std::vector<std::string> split(std::string_view text) {
   return words;
 }
 
-void read_source(Reader& in, StoreIndex& index) {
+void read_source(FieldReader& in, StoreIndex& index) {
   SourceRecord record;
   std::string path(in.text());
   in.number(record.device);
-  in.stamp(record.stamp);
+  take(in, record.stamp);
   record.sha256 = in.text();
   record.database = in.text();
   record.package = in.text();
@@ -84,24 +47,24 @@ void read_source(Reader& in, StoreIndex& index) {
   if (in.good()) index.sources.insert_or_assign(index.sources.end(), std::move(path), std::move(record));
 }
 
-void read_object(Reader& in, StoreIndex& index) {
+void read_object(FieldReader& in, StoreIndex& index) {
   Stamp stamp;
   std::string key(in.text());
-  in.stamp(stamp);
+  take(in, stamp);
   if (in.good()) index.objects.insert_or_assign(index.objects.end(), std::move(key), stamp);
 }
 
 }  // namespace
 
 std::string StoreIndex::to_bytes() const {
-  Writer out;
+  FieldWriter out;
   out.bytes.reserve(256 * (sources.size() + objects.size()) + 32);
   out.text(head);
   for (const auto& [path, record] : sources) {
     out.text("S");
     out.text(path);
     out.number(record.device);
-    out.stamp(record.stamp);
+    put(out, record.stamp);
     out.text(record.sha256);
     out.text(record.database);
     out.text(record.package);
@@ -112,14 +75,14 @@ std::string StoreIndex::to_bytes() const {
   for (const auto& [key, stamp] : objects) {
     out.text("O");
     out.text(key);
-    out.stamp(stamp);
+    put(out, stamp);
   }
   return std::move(out.bytes);
 }
 
 std::optional<StoreIndex> StoreIndex::from_bytes(std::string_view bytes) {
   StoreIndex index;
-  Reader in(bytes);
+  FieldReader in(bytes);
   if (in.text() != head) return std::nullopt;
   while (in.good() && !in.done()) {
     const std::string_view kind = in.text();

@@ -3,10 +3,10 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 #include <tuple>
 
+#include "jailer/witness/fields.h"
 #include "supervisor/base/io.h"
 #include "supervisor/spec/generation.h"
 
@@ -53,78 +53,40 @@ std::optional<Sight> see(const std::string& path, LookAt how) {
   return sight;
 }
 
-class Writer {
- public:
-  void text(std::string_view field) { bytes.append(field).push_back('\0'); }
-  template <class Integer>
-  void number(Integer value) {
-    char digits[24];
-    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
-    text({digits, static_cast<std::size_t>(end - digits)});
-  }
-  void sight(const Sight& sight) {
-    number(sight.device);
-    number(sight.inode);
-    number(sight.mode);
-    number(sight.owner);
-    number(sight.size);
-    number(sight.mtime);
-    number(sight.ctime);
-  }
-  std::string bytes;
-};
+void put(FieldWriter& out, const Sight& sight) {
+  out.number(sight.device);
+  out.number(sight.inode);
+  out.number(sight.mode);
+  out.number(sight.owner);
+  out.number(sight.size);
+  out.number(sight.mtime);
+  out.number(sight.ctime);
+}
 
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : rest_(bytes) {}
-  [[nodiscard]] bool good() const { return good_; }
-  [[nodiscard]] bool done() const { return rest_.empty(); }
-  std::string_view text() {
-    const std::size_t end = rest_.find('\0');
-    if (end == std::string_view::npos) {
-      good_ = false;
-      rest_ = {};
-      return {};
-    }
-    const std::string_view field = rest_.substr(0, end);
-    rest_.remove_prefix(end + 1);
-    return field;
-  }
-  template <class Integer>
-  void number(Integer& value) {
-    const std::string_view field = text();
-    const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-    if (error != std::errc{} || end != field.data() + field.size()) good_ = false;
-  }
-  Sight sight() {
-    Sight sight;
-    number(sight.device);
-    number(sight.inode);
-    number(sight.mode);
-    number(sight.owner);
-    number(sight.size);
-    number(sight.mtime);
-    number(sight.ctime);
-    return sight;
-  }
-
- private:
-  std::string_view rest_;
-  bool good_ = true;
-};
+Sight take(FieldReader& in) {
+  Sight sight;
+  in.number(sight.device);
+  in.number(sight.inode);
+  in.number(sight.mode);
+  in.number(sight.owner);
+  in.number(sight.size);
+  in.number(sight.mtime);
+  in.number(sight.ctime);
+  return sight;
+}
 
 /// Who builds, and for which instance: another program, or another list of directories, builds otherwise.
 std::string maker(const Instance& instance) {
   const auto self = see("/proc/self/exe", LookAt::file);
-  Writer out;
+  FieldWriter out;
   out.text(JAIL_VERSION);
-  out.sight(self.value_or(Sight{}));
+  put(out, self.value_or(Sight{}));
   for (const std::string& part : {instance.state, instance.run, instance.log, instance.etc}) out.text(part);
   for (const std::string& directory : instance.manifest_dirs) out.text(directory);
   return std::move(out.bytes);
 }
 
-void put_head(Writer& out, const Instance& instance, const Standing& standing) {
+void put_head(FieldWriter& out, const Instance& instance, const Standing& standing) {
   out.text(head);
   const std::string by = maker(instance);
   out.number(by.size());
@@ -136,20 +98,18 @@ void put_head(Writer& out, const Instance& instance, const Standing& standing) {
 }
 
 /// Whether the head is one for this program and instance; fills `standing`.
-bool take_head(Reader& in, std::string_view bytes, const Instance& instance, Standing& standing) {
+bool take_head(FieldReader& in, const Instance& instance, Standing& standing) {
   if (in.text() != head) return false;
   std::size_t size = 0;
   in.number(size);
   const std::string by = maker(instance);
-  if (!in.good() || size != by.size() || bytes.find(by) == std::string_view::npos) return false;
-  // `by` is fields, too: read them off one by one.
-  for (std::size_t taken = 0; taken < size && in.good();) taken += in.text().size() + 1;
+  in.expect(by);
   std::size_t warnings = 0;
   in.number(standing.files);
   in.number(standing.bytes);
   in.number(warnings);
   for (std::size_t i = 0; i < warnings && in.good(); ++i) standing.warnings.emplace_back(in.text());
-  return in.good();
+  return in.good() && size == by.size();
 }
 
 }  // namespace
@@ -161,13 +121,13 @@ std::optional<Standing> still_standing(const Instance& instance, const std::stri
   if (!bytes) return std::nullopt;
   Standing standing;
   standing.generation = current->number;
-  Reader in(*bytes);
-  if (!take_head(in, *bytes, instance, standing)) return std::nullopt;
+  FieldReader in(*bytes);
+  if (!take_head(in, instance, standing)) return std::nullopt;
   std::string path;
   while (in.good() && !in.done()) {
     const std::string_view how = in.text();
     path = in.text();
-    const Sight then = in.sight();
+    const Sight then = take(in);
     if (!in.good() || how.size() != 1) return std::nullopt;
     const auto now = see(path, LookAt{how.front()});
     if (!now || *now != then) return std::nullopt;
@@ -187,7 +147,7 @@ void leave_witness(const Instance& instance, int generation, const Standing& sta
   std::sort(sorted.begin(), sorted.end(), [&](auto a, auto b) { return all(a) < all(b); });
   sorted.erase(std::unique(sorted.begin(), sorted.end(), [&](auto a, auto b) { return all(a) == all(b); }),
                sorted.end());
-  Writer out;
+  FieldWriter out;
   put_head(out, instance, standing);
   const Look* before = nullptr;
   for (const Look* look : sorted) {
@@ -198,7 +158,7 @@ void leave_witness(const Instance& instance, int generation, const Standing& sta
     if (sight->ctime >= looks.begun()) return;
     out.text({reinterpret_cast<const char*>(&look->how), 1});
     out.text(look->path);
-    out.sight(*sight);
+    put(out, *sight);
   }
   (void)replace_file_at(generation, witness_name, out.bytes, 0600, false);
 }

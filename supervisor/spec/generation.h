@@ -4,8 +4,9 @@
 //   STATE/jails/NAME/gen/000001/   one generation, root:root 0700
 //     tree/                        the root file system
 //     jail.lock                    what the tree must contain (JSON, sorted, reproducible)
-//     secrets.json                 hashes and sizes of secret files, which the lock leaves out; if there are
-//     any index.json                   what cannot be reproducible: inode, size, ctime, for the quick answers
+//     secrets.json                 hashes and sizes of secret files, which the lock leaves out
+//     index.json                   what cannot be reproducible: inode, size, ctime, for the quick answers
+//     witness                      what the last build that had nothing to do looked at (jailer/witness)
 //     manifest.json                the merged manifest
 //     launch.json                  the LaunchSpec (spec/launch_spec.h)
 //     filter.bpf                   the compiled seccomp filter: an array of struct sock_filter

@@ -106,7 +106,8 @@ TEST_CASE("named.conf: plugin, dyndb and dlz, not in comments and strings") {
 }
 
 TEST_CASE("no syntax minds bytes that mean nothing") {
-  const std::string odd("\0[\n:\n=\n{ \"\n/*\n@include\n\\\n!include\nplugin plugin \"\n.include\n[", 70);
+  using namespace std::string_literals;
+  const std::string odd = "\0[\n:\n=\n{ \"\n/*\n@include\n\\\n!include\nplugin plugin \"\n.include\n["s;
   for (const std::string& name : plugin_syntaxes()) {
     CAPTURE(name);
     for (std::size_t length = 0; length <= odd.size(); ++length) {

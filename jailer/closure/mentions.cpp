@@ -25,7 +25,7 @@ bool is_ignored(const Plan& plan, const std::string& library) {
 /// put into a tree.
 bool is_on_host(const Plan& plan, const SourceRoot& root, const std::string& library, const std::string& by) {
   if (library.front() == '/') return root.status(library).has_value();
-  std::vector<std::string> directories = plan.library_dirs;
+  std::vector<std::string> directories = plan.loader_dirs;
   directories.push_back(parent_path(by) + "/");
   return std::any_of(directories.begin(), directories.end(), [&](const std::string& directory) {
     return root.status(directory + library).has_value();

@@ -79,7 +79,7 @@ struct Plan {
   /// Of each ELF program, by its path in the tree: the files of the source root that ld.so would load for it,
   /// itself first, in order. The finished tree has to give the same list.
   std::map<std::string, std::vector<std::string>> closures;
-  std::vector<std::string> library_dirs;  ///< of the source root: where its loader looks by itself
+  std::vector<std::string> loader_dirs;  ///< of the source root: where its loader looks by itself
 };
 
 }  // namespace jail

@@ -212,7 +212,7 @@ Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manif
   check_features(work);
   builder.ignore(manifest.dlopen.ignore);
   if (const auto policy = resolver.policy(work.first_program); policy && !work.first_program.empty())
-    plan.library_dirs = policy->system_dirs;
+    plan.loader_dirs = policy->system_dirs;
   plan_accounts(work);
   plan_volumes(work, plan);
   plan_mounts(work);

@@ -122,7 +122,7 @@ std::string find_module(Work& work, const manifest::Plugins& plugins, const Plug
                         const Place& place) {
   std::string path = name.file;
   if (!path.starts_with('/')) {
-    path = plugins.library;
+    path = plugins.object;
     if (const std::size_t at = path.find("{}"); at != std::string::npos) path.replace(at, 2, name.file);
     const auto expanded = with_lib(work, path, place);
     if (!expanded) return {};
@@ -130,7 +130,7 @@ std::string find_module(Work& work, const manifest::Plugins& plugins, const Plug
   }
   if (!path.starts_with('/')) return path.find('/') == std::string::npos ? path : std::string();
   path = normal_path(path);
-  if (!is_pattern(plugins.library)) return work.source.status(path) ? path : std::string();
+  if (!is_pattern(plugins.object)) return work.source.status(path) ? path : std::string();
   const auto names = work.source.names(parent_path(path));
   if (!names) return {};
   const auto found = std::find_if(names->begin(), names->end(), [&](const std::string& file) {

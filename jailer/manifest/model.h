@@ -193,7 +193,7 @@ struct Manifest {
 struct Plugins {
   std::string syntax;               ///< how names are found in it: closure/plugin_syntax.h
   std::vector<std::string> config;  ///< files, or directories with all of their files
-  std::string library;  ///< {} is the name: "/usr/$LIB/security/{}", "libnss_{}.so.2"; may be a pattern
+  std::string object;  ///< {} is the name: "/usr/$LIB/security/{}", "libnss_{}.so.2"; may be a pattern
   std::vector<std::string> builtin;  ///< names that need no module
   std::vector<std::string> used_in;  ///< a name counts only where one of these files has "NAME:"
   std::vector<std::string> notes;    ///< "NAME: words", said where NAME is among them

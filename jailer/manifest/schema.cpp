@@ -286,7 +286,7 @@ constexpr std::array<Field<Manifest>, 13> manifest_table = {
 constexpr std::array<Field<Plugins>, 6> plugins_table = {
     text<&Plugins::syntax, PlainName>("syntax", true),
     one_or_many<&Plugins::config, AbsolutePath>("config", true),
-    text<&Plugins::library, Library>("library", true),
+    text<&Plugins::object, Library>("library", true),
     set_of<&Plugins::builtin, Text>("builtin"),
     set_of<&Plugins::used_in, AbsolutePath>("used_in"),
     set_of<&Plugins::notes, Text>("notes"),

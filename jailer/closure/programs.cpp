@@ -14,7 +14,8 @@ constexpr std::size_t script_line = 256;  // BINPRM_BUF_SIZE: what the kernel re
 constexpr int max_interpreters = 5;       // scripts whose interpreters are scripts; the kernel's limit
 constexpr std::array<const char*, 6> path_directories = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
                                                          "/usr/bin",        "/sbin",          "/bin"};
-constexpr elf::Detail lean{.imports = true, .tried = false};
+// Nothing in a tree is set-id.
+constexpr elf::Detail lean{.imports = true, .tried = false, .set_id = false};
 
 std::vector<std::string> words(const std::string& line) {
   std::vector<std::string> all;
@@ -150,6 +151,12 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     note_cached(work, object, closure, tree_path);
   }
   for (const elf::Object& object : closure.elsewhere) plan_object(work, object, start, tree_paths, place);
+  for (const elf::Object& object : closure.audit) {
+    const std::string tree_path = plan_object(work, object, start, tree_paths, place);
+    if (tree_path.empty()) continue;
+    plan_variants(work, object, tree_path, tree_paths, place);
+    note_cached(work, object, closure, tree_path);
+  }
   for (const std::string& note : closure.notes) work.out.warn(place, note);
   for (const std::string& symbol : closure.imports) work.imports.try_emplace(symbol, start);
 }

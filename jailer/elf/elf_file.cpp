@@ -13,17 +13,18 @@ namespace {
 constexpr std::uint64_t kMaxDynamicBytes = std::uint64_t{16} << 20;
 constexpr std::uint64_t kMaxInterpreter = 4096;  // PATH_MAX: the kernel's own limit
 constexpr std::uint64_t kMaxSymbolBytes = std::uint64_t{48} << 20;
+constexpr std::size_t kMaxAuditName = 4096;    // SECURE_PATH_LIMIT of glibc
 constexpr std::uint8_t kMaxGnuAbiVersion = 4;  // LIBC_ABI_MAX of glibc
 
 /// The dynamic array, each tag as ld.so holds it: the last one of a kind counts.
 struct Dynamic {
   std::optional<std::uint64_t> strings, strings_size, soname, rpath, runpath, needs, needs_count, definitions,
-      definitions_count, symbols, gnu_hash, hash;
+      definitions_count, symbols, gnu_hash, hash, audit, dependency_audit;
   struct Entry {
     std::uint64_t tag;
     std::uint64_t value;
   };
-  std::vector<Entry> names;  ///< NEEDED, AUXILIARY, FILTER, AUDIT, DEPAUDIT, in order
+  std::vector<Entry> names;  ///< NEEDED, AUXILIARY, FILTER, in order
 };
 
 void note_entry(Dynamic& dynamic, ElfFile& file, std::uint64_t tag, std::uint64_t value) {
@@ -31,9 +32,13 @@ void note_entry(Dynamic& dynamic, ElfFile& file, std::uint64_t tag, std::uint64_
     case DT_NEEDED:
     case DT_AUXILIARY:
     case DT_FILTER:
-    case DT_AUDIT:
-    case DT_DEPAUDIT:
       dynamic.names.push_back({tag, value});
+      break;
+    case DT_AUDIT:
+      dynamic.audit = value;
+      break;
+    case DT_DEPAUDIT:
+      dynamic.dependency_audit = value;
       break;
     case DT_STRTAB:
       dynamic.strings = value;
@@ -107,13 +112,22 @@ Result<Dynamic> read_array(View& view, const Segment& segment, ElfFile& file) {
   return dynamic;
 }
 
+/// The names in a list with colons, as ld.so's audit_list_next() takes them: those of a file name's length.
+Result<void> take_audit_libraries(View& view, const View::Place& strings,
+                                  const std::optional<std::uint64_t>& list, ElfFile& file) {
+  if (!list) return {};
+  JAIL_TRY(text, view.text(strings, *list));
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(':'), text.size());
+    if (end > 0 && end < kMaxAuditName) file.audit.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return {};
+}
+
 Result<void> take_names(View& view, const Dynamic& dynamic, const View::Place& strings, ElfFile& file) {
   for (const Dynamic::Entry& entry : dynamic.names) {
     JAIL_TRY(name, view.string(strings, entry.value));
-    if (entry.tag == DT_AUDIT || entry.tag == DT_DEPAUDIT) {
-      file.audit.push_back(std::move(name));
-      continue;
-    }
     const auto kind = entry.tag == DT_NEEDED      ? Dependency::Kind::needed
                       : entry.tag == DT_AUXILIARY ? Dependency::Kind::auxiliary
                                                   : Dependency::Kind::filter;
@@ -123,6 +137,8 @@ Result<void> take_names(View& view, const Dynamic& dynamic, const View::Place& s
     JAIL_TRY(soname, view.string(strings, *dynamic.soname));
     file.soname = std::move(soname);
   }
+  JAIL_CHECK(take_audit_libraries(view, strings, dynamic.audit, file));
+  JAIL_CHECK(take_audit_libraries(view, strings, dynamic.dependency_audit, file));
   if (dynamic.runpath) {
     JAIL_TRY(runpath, view.string(strings, *dynamic.runpath));
     file.runpath = std::move(runpath);
@@ -145,7 +161,8 @@ Result<View::Place> find_strings(const View& view, const Dynamic& dynamic) {
 Result<void> read_dynamic(View& view, const Segment& segment, ElfFile& file) {
   JAIL_TRY(dynamic, read_array(view, segment, file));
   const bool wants_strings = !dynamic.names.empty() || dynamic.soname || dynamic.rpath || dynamic.runpath ||
-                             dynamic.needs || dynamic.definitions;
+                             dynamic.needs || dynamic.definitions || dynamic.audit ||
+                             dynamic.dependency_audit;
   if (!wants_strings) return {};
   JAIL_TRY(strings, find_strings(view, dynamic));
   JAIL_CHECK(take_names(view, dynamic, strings, file));
@@ -179,6 +196,21 @@ Result<void> read_interpreter(View& view, const Segment& segment, ElfFile& file)
   const char* text = reinterpret_cast<const char*>(bytes);
   file.interpreter = std::string(text, ::strnlen(text, size));
   return {};
+}
+
+/// What ld.so has against e_type: it loads programs and libraries only; nullptr: nothing.
+const char* wrong_type(std::uint16_t type) {
+  switch (type) {
+    case ET_DYN:
+    case ET_EXEC:
+      return nullptr;
+    case ET_REL:
+      return "an object file or kernel module (ET_REL): only ET_DYN and ET_EXEC can be loaded";
+    case ET_CORE:
+      return "a core file (ET_CORE): only ET_DYN and ET_EXEC can be loaded";
+    default:
+      return "only ET_DYN and ET_EXEC can be loaded";
+  }
 }
 
 /// e_machine as a loader reads it, which is in its own byte order.
@@ -249,8 +281,7 @@ Verdict judge(const Header& header, const Abi& abi) {
   }
   if (header.version != EV_CURRENT) return {Kind::fatal, "ELF file version does not match current one"};
   if (other_machine) return {Kind::other_machine, "made for another machine"};
-  if (header.type != ET_DYN && header.type != ET_EXEC)
-    return {Kind::fatal, "only ET_DYN and ET_EXEC can be loaded"};
+  if (const char* problem = wrong_type(header.type)) return {Kind::fatal, problem};
   const std::size_t expected = abi.elf_class == ELFCLASS64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
   if (header.program_header_size != expected)
     return {Kind::fatal, "ELF file's phentsize not the expected size"};

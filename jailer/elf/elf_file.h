@@ -70,7 +70,7 @@ struct ElfFile {
   std::vector<Dependency> dependencies;  ///< in the order of the dynamic array
   std::optional<std::string> rpath;      ///< dropped when there is a runpath, as ld.so does
   std::optional<std::string> runpath;
-  std::vector<std::string> audit;  ///< DT_AUDIT and DT_DEPAUDIT: code that would run in the program
+  std::vector<std::string> audit;  ///< the names in DT_AUDIT, then in DT_DEPAUDIT: code that would run in it
   std::vector<VersionNeed> version_needs;
   std::vector<std::string> version_definitions;
   bool has_version_definitions = false;

@@ -13,7 +13,7 @@ namespace {
 constexpr std::uint64_t kMaxVersions = 65536;
 constexpr std::uint32_t kDlopenNote = 0x407c0c0a;
 constexpr std::uint32_t kX86IsaNeeded = 0xc0008002;  // GNU_PROPERTY_X86_ISA_1_NEEDED
-constexpr std::uint64_t kMaxNoteBytes = 256 * 1024;
+constexpr std::uint64_t kMaxNoteBytes = std::uint64_t{256} * 1024;
 
 /// An entry of `size` bytes at `address`, or nullptr.
 const std::uint8_t* record(View& view, std::uint64_t address, std::size_t size) {
@@ -25,18 +25,57 @@ tl::unexpected<Error> broken(const char* what) {
   return fail(Exit::manifest, "its {} is broken", what);
 }
 
-/// GNU properties: (type, size, data) padded to the word size.
-void read_properties(const View& view, const std::uint8_t* p, std::uint64_t length, ElfFile& file) {
+/// GNU properties: (type, size, data) padded to the word size, in ascending order of types.
+std::uint32_t isa_of_properties(const View& view, const std::uint8_t* p, std::uint64_t length) {
   const std::uint64_t align = view.word_size();
+  std::uint32_t last = 0;
   while (length >= 8) {
     const std::uint32_t type = view.u32(p);
     const std::uint64_t size = view.u32(p + 4);
-    if (size > length - 8) return;
-    if (type == kX86IsaNeeded && size == 4) file.isa_needed = view.u32(p + 8);
+    if (type < last || size > length - 8) return 0;
+    if (type >= kX86IsaNeeded) return type == kX86IsaNeeded && size == 4 ? view.u32(p + 8) : 0;
+    last = type;
     const std::uint64_t step = std::min(length, 8 + (size + align - 1) / align * align);
     p += step;
     length -= step;
   }
+  return 0;
+}
+
+/// One note: what read_notes() looks for.
+struct Note {
+  std::uint32_t type = 0;
+  bool gnu = false;
+  bool fdo = false;
+  const std::uint8_t* body = nullptr;
+  std::size_t size = 0;
+};
+
+/// The note at the front of `p`, which is moved behind it; nothing at the end, or where it is broken.
+std::optional<Note> next_note(const View& view, const std::uint8_t*& p, std::size_t& length) {
+  if (length < 12) return std::nullopt;
+  const std::uint64_t name_size = view.u32(p);
+  const std::uint64_t size = view.u32(p + 4);
+  const std::uint64_t body = 12 + (name_size + 3) / 4 * 4;
+  if (body > length || size > length - body) return std::nullopt;
+  Note note{view.u32(p + 8), false, false, p + body, static_cast<std::size_t>(size)};
+  note.gnu = name_size == 4 && std::memcmp(p + 12, "GNU", 4) == 0;
+  note.fdo = name_size == 4 && std::memcmp(p + 12, "FDO", 4) == 0;
+  // Properties are aligned to the word, all other notes to four bytes.
+  const bool property = note.type == NT_GNU_PROPERTY_TYPE_0 && note.gnu;
+  const std::uint64_t align = property ? view.word_size() : 4;
+  const std::uint64_t step = std::min<std::uint64_t>(length, body + (size + align - 1) / align * align);
+  p += step;
+  length -= static_cast<std::size_t>(step);
+  return note;
+}
+
+/// The ISA level that a PT_NOTE asks for, of which ld.so reads one note with properties and no second one.
+void take_isa(const View& view, const std::vector<Note>& properties, std::uint64_t alignment, ElfFile& file) {
+  if (properties.size() != 1 || alignment != view.word_size()) return;
+  const Note& note = properties.front();
+  if (note.size < 8 || note.size % view.word_size() != 0) return;
+  file.isa_needed = isa_of_properties(view, note.body, note.size);
 }
 
 }  // namespace
@@ -96,25 +135,14 @@ void read_notes(View& view, ElfFile& file) {
     auto length = static_cast<std::size_t>(segment.file_size);
     const std::uint8_t* p = view.at(segment.offset, length);
     if (p == nullptr) continue;
-    while (length >= 12) {
-      const std::uint64_t name_size = view.u32(p);
-      const std::uint64_t size = view.u32(p + 4);
-      const std::uint32_t type = view.u32(p + 8);
-      // Properties are aligned to the word, all other notes to four bytes.
-      const bool property = type == NT_GNU_PROPERTY_TYPE_0 && name_size == 4 && length >= 16 &&
-                            std::memcmp(p + 12, "GNU", 4) == 0;
-      const std::uint64_t align = property ? view.word_size() : 4;
-      const std::uint64_t body = 12 + (name_size + 3) / 4 * 4;
-      if (body > length || size > length - body) break;
-      if (property) read_properties(view, p + body, size, file);
-      if (type == kDlopenNote && name_size == 4 && std::memcmp(p + 12, "FDO", 4) == 0) {
-        const char* text = reinterpret_cast<const char*>(p + body);
-        file.dlopen_notes.emplace_back(text, ::strnlen(text, static_cast<std::size_t>(size)));
-      }
-      const std::uint64_t step = std::min<std::uint64_t>(length, body + (size + align - 1) / align * align);
-      p += step;
-      length -= static_cast<std::size_t>(step);
+    std::vector<Note> properties;
+    while (const auto note = next_note(view, p, length)) {
+      if (note->gnu && note->type == NT_GNU_PROPERTY_TYPE_0) properties.push_back(*note);
+      if (!note->fdo || note->type != kDlopenNote) continue;
+      const char* text = reinterpret_cast<const char*>(note->body);
+      file.dlopen_notes.emplace_back(text, ::strnlen(text, note->size));
     }
+    take_isa(view, properties, segment.alignment, file);
   }
 }
 

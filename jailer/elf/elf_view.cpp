@@ -30,6 +30,7 @@ Result<void> View::read_segments(const Header& header) {
     segment.address = wide_ ? u64(p + 16) : u32(p + 8);
     segment.file_size = wide_ ? u64(p + 32) : u32(p + 16);
     segment.memory_size = wide_ ? u64(p + 40) : u32(p + 20);
+    segment.alignment = wide_ ? u64(p + 48) : u32(p + 28);
     if (segment.type == PT_LOAD) {
       if (segment.address < load_end || segment.address + segment.memory_size < segment.address) {
         return fail(Exit::manifest, "its PT_LOAD segments overlap or are not in ascending order");

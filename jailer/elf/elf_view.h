@@ -20,6 +20,7 @@ struct Segment {
   std::uint64_t address = 0;
   std::uint64_t file_size = 0;
   std::uint64_t memory_size = 0;
+  std::uint64_t alignment = 0;
 };
 
 class View {

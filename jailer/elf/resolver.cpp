@@ -1,6 +1,7 @@
 #include "jailer/elf/resolver.h"
 
 #include <elf.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -97,6 +98,7 @@ struct Resolver::Impl {
   [[nodiscard]] Search& search_for(const Abi& abi, const std::string& interpreter,
                                    const Capabilities& processor);
   [[nodiscard]] const LdCache* cache_for(const std::string& path, bool big_endian);
+  [[nodiscard]] static Object describe(Node& node, const LoaderPolicy& policy);
   [[nodiscard]] Result<Closure> describe(const Session& session, const LoaderPolicy& policy,
                                          const std::vector<Node*>& objects, Detail detail);
   [[nodiscard]] Result<void> collect_imports(const std::vector<Node*>& objects, Closure& closure);
@@ -104,9 +106,26 @@ struct Resolver::Impl {
     const std::string& library;
     const std::string& by;
   };
-  [[nodiscard]] Result<Closure> run(const std::string& path, const Wanted* wanted, Detail detail,
-                                    std::set<Capabilities>* others);
-  [[nodiscard]] Result<Closure> run_everywhere(const std::string& path, const Wanted* wanted, Detail detail);
+  struct Question {
+    const std::string& path;
+    const Wanted* wanted;
+    Detail detail;
+    bool secure = false;  ///< as for a user who gains by starting it
+  };
+  struct Start {
+    Program program;
+    const RootTree::Found* loader = nullptr;
+    std::string interpreter;
+    Search* search = nullptr;
+  };
+  [[nodiscard]] Result<Start> prepare(const Question& question);
+  [[nodiscard]] static Session session_for(const Question& question, const Start& start);
+  Node& seat(Session& session, const Question& question, const Start& start);
+  [[nodiscard]] Result<Closure> run(const Question& question, std::set<Capabilities>* others);
+  void add_audit_libraries(const Question& question, const Start& start, Closure& closure);
+  void add_other_processors(Question question, const std::set<Capabilities>& others, Closure& closure);
+  void note_secure_start(Question question, Closure& closure);
+  [[nodiscard]] Result<Closure> run_everywhere(const Question& question);
 };
 
 Result<const RootTree::Found*> Resolver::Impl::regular(const std::string& path) {
@@ -134,12 +153,14 @@ Result<Program> Resolver::Impl::open_program(const std::string& path) {
   program.where = where;
   program.file = &store.parsed(*where);
   const ParsedFile& file = *program.file;
+  // Before its parts: of a core file or a kernel module those are not what they are in a program.
+  const Verdict verdict = judge(file.header, file.header.abi);
+  if (file.header.magic && file.header.complete && verdict.kind != Verdict::Kind::take)
+    return fail(Exit::manifest, "{}: {}", quote(path), verdict.reason);
   if (!file.elf) {
     return with_hint(fail(Exit::manifest, "{}: {}", quote(path), file.problem),
                      file.header.magic ? file.hint : hint_for_script(*where));
   }
-  const Verdict verdict = judge(file.header, file.header.abi);
-  if (verdict.kind != Verdict::Kind::take) return fail(Exit::manifest, "{}: {}", quote(path), verdict.reason);
   const ElfFile& elf = *file.elf;
   if (!elf.has_load) return fail(Exit::manifest, "{}: object file has no loadable segments", quote(path));
   program.is_static = !elf.interpreter &&
@@ -229,67 +250,86 @@ Result<void> Resolver::Impl::collect_imports(const std::vector<Node*>& objects, 
   return {};
 }
 
+Object Resolver::Impl::describe(Node& node, const LoaderPolicy& policy) {
+  Object object;
+  object.name = node.name;
+  object.path = node.path;
+  object.file = node.where->located;
+  object.soname = node.file->elf->soname;
+  if (node.loader != nullptr) object.needed_by = node.loader->path;
+  object.rule = node.rule;
+  object.in_default_directory = policy.has_system_dir(node.path.substr(0, node.path.rfind('/') + 1));
+  object.tried = std::move(node.tried);
+  object.variants = std::move(node.variants);
+  object.dlopen_notes = node.file->elf->dlopen_notes;
+  return object;
+}
+
 Result<Closure> Resolver::Impl::describe(const Session& session, const LoaderPolicy& policy,
                                          const std::vector<Node*>& objects, Detail detail) {
   Closure closure;
   if (!policy.cache_flags.empty()) closure.cache_flags = policy.cache_flags.front();
   closure.big_endian = policy.abi.data == ELFDATA2MSB;
   closure.objects.reserve(objects.size());
-  for (Node* node : objects) {
-    Object object;
-    object.name = node->name;
-    object.path = node->path;
-    object.file = node->where->located;
-    object.soname = node->file->elf->soname;
-    if (node->loader != nullptr) object.needed_by = node->loader->path;
-    object.rule = node->rule;
-    object.in_default_directory = policy.has_system_dir(node->path.substr(0, node->path.rfind('/') + 1));
-    object.tried = std::move(node->tried);
-    object.variants = std::move(node->variants);
-    object.dlopen_notes = node->file->elf->dlopen_notes;
-    closure.objects.push_back(std::move(object));
-  }
+  for (Node* node : objects) closure.objects.push_back(describe(*node, policy));
   closure.notes = session.notes();
   closure.notes.insert(closure.notes.end(), notes.begin(), notes.end());
   if (detail.imports) JAIL_CHECK(collect_imports(objects, closure));
   return closure;
 }
 
-/// The closure of `path`, or of what the program at `path` would get from a dlopen of what is wanted, on one
-/// processor. `others`: those that would load variants.
-Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wanted, Detail detail,
-                                    std::set<Capabilities>* others) {
-  JAIL_TRY(program, open_program(path));
+Result<Resolver::Impl::Start> Resolver::Impl::prepare(const Question& question) {
+  Start start;
+  JAIL_TRY(program, open_program(question.path));
+  start.program = program;
   const ElfFile& elf = *program.file->elf;
-  const RootTree::Found* loader = nullptr;
-  std::string interpreter;
   if (elf.interpreter) {
-    JAIL_TRY(found, find_interpreter(path, elf));
-    loader = found;
-    interpreter = *elf.interpreter;
+    JAIL_TRY(found, find_interpreter(question.path, elf));
+    start.loader = found;
+    start.interpreter = *elf.interpreter;
   } else {
-    interpreter = default_policy(elf.header.abi).interpreter;
-    const RootTree::Found& found = store.find(interpreter.empty() ? "/" : interpreter);
-    if (found.kind == RootTree::Kind::regular) loader = &found;
+    start.interpreter = default_policy(elf.header.abi).interpreter;
+    const RootTree::Found& found = store.find(start.interpreter.empty() ? "/" : start.interpreter);
+    if (found.kind == RootTree::Kind::regular) start.loader = &found;
   }
   static const Capabilities baseline;
-  Search& search =
-      search_for(elf.header.abi, interpreter, detail.processor != nullptr ? *detail.processor : baseline);
-  Session session(search, detail.tried, detail.processor == nullptr);
+  const Detail& detail = question.detail;
+  start.search = &search_for(elf.header.abi, start.interpreter,
+                             detail.processor != nullptr ? *detail.processor : baseline);
+  return start;
+}
+
+Session Resolver::Impl::session_for(const Question& question, const Start& start) {
+  const Detail& detail = question.detail;
+  return {*start.search, {detail.tried, detail.processor == nullptr, question.secure}};
+}
+
+Node& Resolver::Impl::seat(Session& session, const Question& question, const Start& start) {
+  const Program& program = start.program;
+  const std::string& real = program.where->located.real;
   // The kernel tells a program its own path with all links resolved (/proc/self/exe); a library's stays as
   // found.
-  Node& first = session.start(path, elf.interpreter ? program.where->located.real : path, *program.file,
-                              *program.where);
-  if (loader != nullptr && loader->located.real != program.where->located.real) {
-    ParsedFile& file = store.parsed(*loader);
-    if (file.elf) session.add_interpreter(interpreter, file, *loader);
+  const bool linked = program.file->elf->interpreter.has_value();
+  Node& first = session.start(question.path, linked ? real : question.path, *program.file, *program.where);
+  if (start.loader != nullptr && start.loader->located.real != real) {
+    ParsedFile& file = store.parsed(*start.loader);
+    if (file.elf) session.add_interpreter(start.interpreter, file, *start.loader);
   }
+  return first;
+}
+
+/// The closure of a program, or of what it would get from a dlopen of what is wanted, on one processor.
+/// `others`: those that would load variants.
+Result<Closure> Resolver::Impl::run(const Question& question, std::set<Capabilities>* others) {
+  JAIL_TRY(start, prepare(question));
+  Session session = session_for(question, start);
+  Node& first = seat(session, question, start);
   std::vector<Node*> objects{&first};
-  if (!program.is_static) {
+  if (!start.program.is_static) {
     JAIL_TRY(list, load(session, first));
     objects = std::move(list);
   }
-  if (wanted != nullptr) {
+  if (const Wanted* wanted = question.wanted) {
     Missing missing;
     const auto caller = std::find_if(objects.begin(), objects.end(),
                                      [&](const Node* object) { return object->path == wanted->by; });
@@ -299,33 +339,56 @@ Result<Closure> Resolver::Impl::run(const std::string& path, const Wanted* wante
     objects = std::move(list);
   }
   JAIL_CHECK(session.check_versions(objects));
-  JAIL_TRY(closure, describe(session, search.policy(), objects, detail));
-  closure.is_static = program.is_static;
-  if (elf.interpreter) {
-    closure.interpreter = interpreter;
-    closure.interpreter_file = loader->located;
+  JAIL_CHECK(session.check_processor(objects));
+  const LoaderPolicy& policy = start.search->policy();
+  JAIL_TRY(closure, describe(session, policy, objects, question.detail));
+  closure.is_static = start.program.is_static;
+  if (start.program.file->elf->interpreter) {
+    closure.interpreter = start.interpreter;
+    closure.interpreter_file = start.loader->located;
+    if (question.wanted == nullptr && !question.secure) add_audit_libraries(question, start, closure);
   }
   if (others != nullptr) {
-    for (const std::string& name : session.subdirectories())
-      others->insert(capabilities_for(search.policy(), name));
+    for (const std::string& name : session.subdirectories()) others->insert(capabilities_for(policy, name));
   }
   return std::move(closure);
 }
 
-/// As run(), for the baseline; and what the processors that would load variants need besides.
-Result<Closure> Resolver::Impl::run_everywhere(const std::string& path, const Wanted* wanted, Detail detail) {
-  if (detail.processor != nullptr) return run(path, wanted, detail, nullptr);
-  std::set<Capabilities> others;
-  JAIL_TRY(closure, run(path, wanted, detail, &others));
-  if (others.empty()) return std::move(closure);
+void Resolver::Impl::add_audit_libraries(const Question& question, const Start& start, Closure& closure) {
+  std::unordered_set<std::string> known;
+  for (const Object& object : closure.objects) known.insert(object.path);
+  for (const std::string& name : start.program.file->elf->audit) {
+    Session session = session_for(question, start);
+    seat(session, question, start);
+    auto list = session.load_audit_library(name);
+    if (!session.missing().empty()) list = fail_missing(session.missing());
+    const auto checked = list ? session.check_versions(*list) : Result<void>{};
+    if (!list || !checked) {
+      closure.notes.push_back(fmt::format(
+          "{}: its audit library {} cannot be loaded, which ld.so says at each start, and goes on: {}",
+          quote(question.path), quote(name), (list ? checked.error() : list.error()).message));
+      continue;
+    }
+    closure.notes.push_back(fmt::format("{}: its audit library {} is {}: ld.so loads it and runs its code",
+                                        quote(question.path), quote(name), quote(list->front()->path)));
+    for (Node* node : *list) {
+      if (node->rule == "interpreter" || !known.insert(node->path).second) continue;
+      closure.audit.push_back(describe(*node, start.search->policy()));
+    }
+  }
+}
+
+/// What the processors that would load variants need besides.
+void Resolver::Impl::add_other_processors(Question question, const std::set<Capabilities>& others,
+                                          Closure& closure) {
   std::unordered_set<std::string> known;
   for (const Object& object : closure.objects) {
     known.insert(object.path);
     for (const Variant& variant : object.variants) known.insert(variant.path);
   }
   for (const Capabilities& processor : others) {
-    detail.processor = &processor;
-    auto more = run(path, wanted, detail, nullptr);
+    question.detail.processor = &processor;
+    auto more = run(question, nullptr);
     if (!more) {
       closure.notes.push_back(fmt::format("on processors with {} it would not start: {}",
                                           fmt::join(processor, ", "), more.error().message));
@@ -340,6 +403,37 @@ Result<Closure> Resolver::Impl::run_everywhere(const std::string& path, const Wa
         closure.notes.push_back(std::move(note));
     }
   }
+}
+
+/// What ld.so does otherwise for a user who gains by starting the program (rule G19).
+void Resolver::Impl::note_secure_start(Question question, Closure& closure) {
+  const mode_t mode = store.find(question.path).mode;
+  const bool set_id = (mode & S_ISUID) != 0 || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+  if (!set_id || closure.interpreter.empty()) return;
+  question.secure = true;
+  question.detail.imports = question.detail.tried = false;
+  const auto secure = run(question, nullptr);
+  const std::string who =
+      quote(question.path) + " is set-user-ID or set-group-ID: for a user who gains by that ";
+  if (!secure) {
+    closure.notes.push_back(who + "it would not start: " + secure.error().message);
+    return;
+  }
+  const auto [now, then] =
+      std::mismatch(closure.objects.begin(), closure.objects.end(), secure->objects.begin(),
+                    secure->objects.end(), [](const Object& a, const Object& b) { return a.path == b.path; });
+  if (now == closure.objects.end() && then == secure->objects.end()) return;
+  closure.notes.push_back(who + fmt::format("ld.so would load {} where it loads {} for others",
+                                            then == secure->objects.end() ? "nothing" : quote(then->path),
+                                            now == closure.objects.end() ? "nothing" : quote(now->path)));
+}
+
+Result<Closure> Resolver::Impl::run_everywhere(const Question& question) {
+  if (question.detail.processor != nullptr) return run(question, nullptr);
+  std::set<Capabilities> others;
+  JAIL_TRY(closure, run(question, &others));
+  add_other_processors(question, others, closure);
+  if (question.wanted == nullptr && question.detail.set_id) note_secure_start(question, closure);
   return std::move(closure);
 }
 
@@ -358,14 +452,14 @@ void Resolver::watch(Symbols symbols) {
 }
 
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
-  return impl_->run_everywhere(path, nullptr, detail);
+  return impl_->run_everywhere({path, nullptr, detail});
 }
 
 Result<Closure> Resolver::resolve_library(const std::string& soname_or_path, const std::string& for_path,
                                           Detail detail, const std::string& by) {
   if (soname_or_path.empty()) return fail(Exit::usage, "a library needs a name");
   const Impl::Wanted wanted{soname_or_path, by};
-  return impl_->run_everywhere(for_path, &wanted, detail);
+  return impl_->run_everywhere({for_path, &wanted, detail});
 }
 
 Result<LoaderPolicy> Resolver::policy(const std::string& for_path) {

@@ -55,6 +55,9 @@ struct Closure {
   /// What only some processors would load besides (a variant may need what the baseline does not), in their
   /// load order; the variants themselves stand with their objects.
   std::vector<Object> elsewhere;
+  /// The libraries that a program has as DT_AUDIT and DT_DEPAUDIT, and all that they need: ld.so loads them
+  /// first, each into a namespace of its own. One that cannot be loaded stops nothing; it is in `notes`.
+  std::vector<Object> audit;
 };
 
 /// What to put into a Closure beyond the list; each costs time.
@@ -65,11 +68,14 @@ struct Detail {
   /// it: the baseline's list, what others load beside it, and of a library that only some processors find the
   /// least demanding build.
   const std::vector<std::string>* processor = nullptr;
+  /// Of a set-user-ID or set-group-ID program, `notes` are to tell what ld.so does otherwise for a user who
+  /// gains by that (AT_SECURE).
+  bool set_id = true;
 };
 
 /// Resolves programs and libraries in one root; keeps what it has read (files, the cache) for the next call.
 /// The program may be a dynamic or static executable or a shared library. Throws nothing; hostile input is an
-/// Error. Not modelled, on purpose: LD_* variables, /etc/ld.so.preload, AT_SECURE. A path list element that
+/// Error. Not modelled, on purpose: LD_* variables, /etc/ld.so.preload. A path list element that
 /// is relative or empty (the current directory) finds nothing here; it is in `notes`.
 class Resolver {
  public:

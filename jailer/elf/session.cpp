@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "jailer/elf/isa.h"
 #include "jailer/elf/tokens.h"
 #include "supervisor/base/quote.h"
 
@@ -43,6 +44,8 @@ Tokens Session::tokens_of(const Node& node) const {
   if (!node.origin.empty()) tokens.origin = node.origin;
   tokens.lib = search_.policy().lib;
   if (!search_.policy().platform.empty()) tokens.platform = search_.policy().platform;
+  tokens.secure = mode_.secure;
+  if (&node == program_ || program_ == nullptr) tokens.trusted = &search_.policy().system_dirs;
   return tokens;
 }
 
@@ -66,10 +69,6 @@ Node& Session::start(const std::string& path, const std::string& origin_path, Pa
   node.origin = directory_of(origin_path);
   program_ = &add(std::move(node));
   know("", *program_);  // ld.so's name for it: an empty DT_NEEDED asks for nothing new
-  for (const std::string& audit : file.elf->audit) {
-    note(quote(path) + " asks for the audit library " + quote(audit) +
-         ", which ld.so would load and run; it is not in the list");
-  }
   return *program_;
 }
 
@@ -132,9 +131,9 @@ Result<Node*> Session::map(const std::string& name, Node& by, Missing& missing) 
   const auto known = names_.find(name);
   if (known != names_.end()) return known->second;
   const bool direct = name.find('/') != std::string::npos;
-  Outcome outcome = direct ? search_.open(name) : search_.find(name, requester(by), trace_);
+  Outcome outcome = direct ? search_.open(name) : search_.find(name, requester(by), mode_.trace);
   for (const Variant& variant : outcome.variants) subdirectories_.insert(variant.subdirectory);
-  if (any_processor_) search_.settle_for_variant(outcome);
+  if (mode_.any_processor) search_.settle_for_variant(outcome);
   for (std::string& text : outcome.notes) note(std::move(text) + " (for " + escape(by.path) + ")");
   if (outcome.kind == Outcome::Kind::fatal) {
     return with_hint(
@@ -144,7 +143,7 @@ Result<Node*> Session::map(const std::string& name, Node& by, Missing& missing) 
   }
   if (outcome.kind == Outcome::Kind::missing) {
     // The long way once more, to be able to tell all places.
-    if (!trace_ && !direct) outcome = search_.find(name, requester(by), true);
+    if (!mode_.trace && !direct) outcome = search_.find(name, requester(by), true);
     missing = {name, &by, std::move(outcome.tried)};
     return nullptr;
   }
@@ -164,7 +163,7 @@ Result<Node*> Session::map(const std::string& name, Node& by, Missing& missing) 
   node.rule = std::move(outcome.rule);
   node.origin = directory_of(node.path);
   node.loader = &by;
-  if (trace_) node.tried = std::move(outcome.tried);
+  if (mode_.trace) node.tried = std::move(outcome.tried);
   node.variants = std::move(outcome.variants);
   Node& added = add(std::move(node));
   know(added.path, added);
@@ -184,20 +183,26 @@ void Session::place_filtee(Node& filtee, Order::iterator& owner, Order& order) {
   order.insert(owner, {&filtee, false});
 }
 
+/// The name with its tokens replaced; empty where one has no value.
+Result<std::string> Session::expand_name(const Dependency& dependency, const Node& by) const {
+  if (!has_token(dependency.name)) return dependency.name;
+  if (mode_.secure) {
+    return fail(Exit::manifest, "{}: DST not allowed in SUID/SGID programs (needed by {})",
+                quote(dependency.name), chain_of(&by));
+  }
+  auto expanded = expand(dependency.name, tokens_of(by));
+  if (expanded && !expanded->empty()) return std::move(*expanded);
+  if (dependency.kind != Dependency::Kind::filter) return std::string();
+  return fail(Exit::manifest, "{}: {} has no value here (DT_FILTER)", quote(by.path), quote(dependency.name));
+}
+
 Result<void> Session::add_dependency(const Dependency& dependency, Order::iterator& owner, Order& order) {
   Node& by = *owner->node;
   const bool needed = dependency.kind == Dependency::Kind::needed;
   const bool optional = dependency.kind == Dependency::Kind::auxiliary;
-  std::string name = dependency.name;
-  if (has_token(name)) {
-    auto expanded = expand(name, tokens_of(by));
-    if (!expanded || expanded->empty()) {
-      if (dependency.kind != Dependency::Kind::filter) return {};  // ld.so passes over it
-      return fail(Exit::manifest, "{}: {} has no value here (DT_FILTER)", quote(by.path), quote(name));
-    }
-    name = std::move(*expanded);
-  }
-  if (name == search_.policy().vdso) return {};
+  JAIL_TRY(name, expand_name(dependency, by));
+  const bool nameless = name.empty() && !dependency.name.empty();  // ld.so passes over it
+  if (nameless || name == search_.policy().vdso) return {};
   Missing missing;
   auto mapped = map(name, by, missing);
   if (!mapped) {
@@ -240,6 +245,19 @@ Result<std::vector<Node*>> Session::load_needs(Node& first) {
   return list;
 }
 
+Result<std::vector<Node*>> Session::load_audit_library(const std::string& written) {
+  const bool direct = written.find('/') != std::string::npos;
+  const auto name = direct ? expand(written, tokens_of(*program_)) : written;
+  if (!name) return fail(Exit::manifest, "a token in it has no value here");
+  Missing missing;
+  JAIL_TRY(node, map(*name, *program_, missing));
+  if (node == nullptr) {
+    missing_.push_back(std::move(missing));
+    return std::vector<Node*>{};
+  }
+  return load_needs(*node);
+}
+
 Result<void> Session::check_versions(const std::vector<Node*>& objects) {
   for (const Node* object : objects) {
     for (const VersionNeed& need : object->file->elf->version_needs) {
@@ -257,6 +275,32 @@ Result<void> Session::check_versions(const std::vector<Node*>& objects) {
                             quote(provider->second->path), quote(need.version), chain_of(object)),
                        "the program was built for a newer library: install the release it was built for");
     }
+  }
+  return {};
+}
+
+Result<void> Session::check_processor(const std::vector<Node*>& objects) {
+  const IsaLevels levels = isa_levels(search_.policy());
+  if (levels.known == 0) return {};
+  const std::uint32_t has = mode_.any_processor || !levels.told ? levels.known : levels.processor;
+  const Node* highest = nullptr;
+  for (const Node* object : objects) {
+    const std::uint32_t needed = object->file->elf->isa_needed;
+    if (object->rule == "interpreter") continue;  // ld.so does not doubt itself
+    if (const std::uint32_t lacking = needed & ~has; lacking != 0) {
+      return with_hint(fail(Exit::manifest, "{}: CPU ISA level is lower than required: it is for {} ({})",
+                            quote(object->path), isa_name(lacking), chain_of(object)),
+                       "ld.so stops here too: build it for a lower level (gcc -march=x86-64, ld -z)");
+    }
+    if (highest == nullptr || needed > highest->file->elf->isa_needed) highest = object;
+  }
+  if (highest == nullptr) return {};
+  const std::uint32_t needed = highest->file->elf->isa_needed;
+  if ((needed & ~levels.processor) != 0) {
+    note(fmt::format(
+        "{} is for processors with {} ({}): on all others ld.so stops with \"CPU ISA level is lower "
+        "than required\"",
+        quote(highest->path), isa_name(needed), chain_of(highest)));
   }
   return {};
 }

@@ -40,9 +40,12 @@ struct Missing {
 /// Loads objects as ld.so does, breadth first. Use one per program: start(), then load_needs().
 class Session {
  public:
-  /// `any_processor`: a library that only variants provide counts as found.
-  Session(Search& search, bool trace, bool any_processor)
-      : search_(search), trace_(trace), any_processor_(any_processor) {}
+  struct Mode {
+    bool trace = false;
+    bool any_processor = false;  ///< a library that only variants provide counts as found
+    bool secure = false;         ///< the program gives its user more than he has (AT_SECURE)
+  };
+  Session(Search& search, Mode mode) : search_(search), mode_(mode) {}
 
   /// The program (or library) itself; `origin_path` is the path whose directory is its $ORIGIN.
   Node& start(const std::string& path, const std::string& origin_path, ParsedFile& file,
@@ -58,6 +61,9 @@ class Session {
   /// The search list of `first`: its needs, their needs, and so on. What is not found goes to missing().
   /// An error is a file at which ld.so gives up; it may have missing() something before.
   [[nodiscard]] Result<std::vector<Node*>> load_needs(Node& first);
+  /// What the program has as DT_AUDIT, and its needs, in a namespace of their own: a session that has loaded
+  /// nothing else.
+  [[nodiscard]] Result<std::vector<Node*>> load_audit_library(const std::string& name);
   [[nodiscard]] const std::vector<Missing>& missing() const { return missing_; }
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   /// The subdirectories of the variants that were met.
@@ -65,6 +71,8 @@ class Session {
 
   /// Every symbol version that the objects ask for must be defined (rule G30).
   [[nodiscard]] Result<void> check_versions(const std::vector<Node*>& objects);
+  /// No object may ask for more than the processor has; where any processor may come, that is a note.
+  [[nodiscard]] Result<void> check_processor(const std::vector<Node*>& objects);
   /// "/lib/libx.so <- /usr/bin/prog".
   [[nodiscard]] static std::string chain_of(const Node* node);
 
@@ -83,11 +91,11 @@ class Session {
   [[nodiscard]] Result<void> add_dependency(const Dependency& dependency, Order::iterator& owner,
                                             Order& order);
   void place_filtee(Node& filtee, Order::iterator& owner, Order& order);
+  [[nodiscard]] Result<std::string> expand_name(const Dependency& dependency, const Node& by) const;
   void note(std::string text);
 
   Search& search_;
-  bool trace_;
-  bool any_processor_;
+  Mode mode_;
   std::deque<Node> nodes_;
   Node* program_ = nullptr;
   std::unordered_map<std::string, Node*> names_;

@@ -56,7 +56,7 @@ class Window {
   [[nodiscard]] std::uint64_t size() const { return source_.size(); }
 
   static constexpr std::size_t max_fetch = std::size_t{64} << 20;
-  static constexpr std::size_t max_string = 64 * 1024;
+  static constexpr std::size_t max_string = std::size_t{64} * 1024;
 
  private:
   struct Block {

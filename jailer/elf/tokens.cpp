@@ -37,6 +37,24 @@ Match match_any(std::string_view text) {
   return {};
 }
 
+/// Whether `path`, with its "." and ".." taken for what they say, begins with one of `directories` (ld.so's
+/// is_trusted_path_normalize).
+bool is_below(std::string_view path, const std::vector<std::string>& directories) {
+  std::string plain;
+  while (!path.empty()) {
+    const std::size_t end = std::min(path.find('/', 1), path.size());
+    const std::string_view part = path.substr(0, end);
+    path.remove_prefix(end);
+    if (part == "/..")
+      plain.resize(plain.empty() ? 0 : plain.rfind('/'));
+    else if (part != "/." && part != "/")
+      plain += part;
+  }
+  plain += '/';
+  return std::any_of(directories.begin(), directories.end(),
+                     [&](const std::string& directory) { return plain.starts_with(directory); });
+}
+
 }  // namespace
 
 bool has_token(std::string_view text) {
@@ -48,6 +66,8 @@ bool has_token(std::string_view text) {
 
 std::optional<std::string> expand(std::string_view text, const Tokens& tokens) {
   std::string result;
+  const std::string_view whole = text;
+  bool has_origin = false;
   while (!text.empty()) {
     const std::size_t dollar = std::min(text.find('$'), text.size());
     result += text.substr(0, dollar);
@@ -61,9 +81,17 @@ std::optional<std::string> expand(std::string_view text, const Tokens& tokens) {
     }
     const std::optional<std::string>& value = tokens.*found.value;
     if (!value) return std::nullopt;
+    if (found.value == &Tokens::origin) {
+      const bool first =
+          text.size() + 1 == whole.size() && (found.length == text.size() || text[found.length] == '/');
+      if (tokens.secure && !first) return std::nullopt;
+      has_origin = true;
+    }
     result += *value;
     text.remove_prefix(found.length);
   }
+  const bool doubted = has_origin && tokens.secure && tokens.trusted != nullptr;
+  if (doubted && !is_below(result, *tokens.trusted)) return std::nullopt;
   return result;
 }
 

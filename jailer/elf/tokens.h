@@ -14,6 +14,11 @@ struct Tokens {
   std::optional<std::string> origin;
   std::optional<std::string> lib;
   std::optional<std::string> platform;
+  /// For a program that gives its user more than he has (AT_SECURE): $ORIGIN counts only as the first
+  /// component of a path and, where `trusted` is given, only if the path leads below one of these
+  /// directories.
+  bool secure = false;
+  const std::vector<std::string>* trusted = nullptr;  ///< each with its final slash
 };
 
 /// True if `text` has a token that glibc would replace: "$ORIGINx" has none.

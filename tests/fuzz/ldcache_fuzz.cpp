@@ -19,6 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   (void)read_policy({2, 1, 62}, bytes);
   (void)split_path(bytes, {"/origin", "lib", std::nullopt});
+  const std::vector<std::string> trusted{"/lib/", "/usr/lib/"};
+  (void)split_path(bytes, {"/lib/origin", "lib", std::nullopt, true, &trusted});
   (void)has_token(bytes);
   (void)parse_script(bytes);
   return 0;

@@ -13,9 +13,10 @@ Maker full() {
   Maker maker;
   maker.interpreter = "/lib64/ld.so";
   maker.soname = "libself.so.1";
-  maker.names = {{DT_NEEDED, "liba.so"}, {DT_AUXILIARY, "libaux.so"}, {DT_FILTER, "libfilter.so"},
-                 {DT_NEEDED, "libb.so"}, {DT_RPATH, "/old"},          {DT_RUNPATH, "/new"},
-                 {DT_AUDIT, "audit.so"}};
+  maker.names = {
+      {DT_NEEDED, "liba.so"},   {DT_AUXILIARY, "libaux.so"}, {DT_FILTER, "libfilter.so"},
+      {DT_NEEDED, "libb.so"},   {DT_RPATH, "/old"},          {DT_RUNPATH, "/new"},
+      {DT_DEPAUDIT, "late.so"}, {DT_AUDIT, "lost.so"},       {DT_AUDIT, "audit.so::$ORIGIN/b.so:"}};
   maker.values = {{DT_FLAGS_1, DF_1_NODEFLIB | DF_1_PIE}};
   maker.symbols = {{"dlopen", true}, {"main", false}, {"iconv_open", true}};
   maker.version_needs = {{"liba.so", "A_1"}, {"libb.so", "B_2"}};
@@ -47,7 +48,7 @@ TEST_CASE("a file is read alike in both classes and byte orders") {
       CHECK(read->dependencies[3].name == "libb.so");
       CHECK(!read->rpath);  // a RUNPATH deletes it
       CHECK(read->runpath == "/new");
-      CHECK(read->audit == std::vector<std::string>{"audit.so"});
+      CHECK(read->audit == std::vector<std::string>{"audit.so", "$ORIGIN/b.so", "late.so"});
       CHECK(read->no_default_libraries());
       CHECK(read->position_independent_program());
       REQUIRE(read->version_needs.size() == 2);

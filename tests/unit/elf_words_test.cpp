@@ -32,6 +32,27 @@ TEST_CASE("search path lists") {
   CHECK(split_path("rel:$PLATFORM/x:$ORIGIN", tokens) == Strings{"rel/", "/o/"});
 }
 
+TEST_CASE("$ORIGIN of a program that gives its user more than he has") {
+  const Strings trusted{"/lib/", "/usr/lib/"};
+  Tokens tokens{"/usr/lib/x/bin", "lib64", std::nullopt, true, &trusted};
+  const auto dropped = [&](const std::string& text) { return expand(text, tokens) == std::nullopt; };
+  CHECK(expand("$ORIGIN", tokens) == "/usr/lib/x/bin");
+  CHECK(expand("${ORIGIN}/../$LIB", tokens) == "/usr/lib/x/bin/../lib64");
+  CHECK(expand("$ORIGIN/../..", tokens) == "/usr/lib/x/bin/../..");
+  CHECK(expand("$ORIGIN/.//../../../../lib/.", tokens) == "/usr/lib/x/bin/.//../../../../lib/.");
+  CHECK(dropped("$ORIGIN/../../.."));
+  CHECK(dropped("$ORIGIN/../../../libexec"));
+  CHECK(dropped("$ORIGIN/../../../../../../opt"));
+  CHECK(dropped("/$ORIGIN"));
+  CHECK(dropped("${ORIGIN}x"));
+  CHECK(dropped("$ORIGIN/$ORIGIN"));
+  CHECK(expand("/opt/$LIB", tokens) == "/opt/lib64");  // only $ORIGIN is doubted
+  tokens.trusted = nullptr;                            // a library's
+  CHECK(expand("$ORIGIN/../../../opt", tokens) == "/usr/lib/x/bin/../../../opt");
+  CHECK(dropped("/x/$ORIGIN"));
+  CHECK(split_path("$ORIGIN:/x/$ORIGIN:/y", tokens) == Strings{"/usr/lib/x/bin/", "/y/"});
+}
+
 TEST_CASE("#! lines") {
   const auto parse = [](const std::string& text) { return parse_script(text); };
   CHECK(!parse("\x7f"

@@ -2,12 +2,12 @@
 // the Error.
 #pragma once
 
-#include <CLI/App.hpp>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "jailer/cli/cli11.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/instance.h"
 

@@ -40,8 +40,7 @@ struct Options {
 bool edited(const ManifestSource& source) {
   const auto text = read_file_at(AT_FDCWD, source.path, manifest_limit);
   if (!text) return text.error().exit == Exit::no_input;
-  const auto hash = tree::sha256_hex(*text);
-  return hash && *hash != source.sha256;
+  return sha256_hex(*text) != source.sha256;
 }
 
 bool edited_since_build(const Instance& instance, const std::string& name) {

@@ -17,6 +17,7 @@ struct Pair {
 /// Whose name a test certificate is signed with: "O" of its subject.
 inline constexpr const char* test_organization = "test certificate, made by jail init";
 inline constexpr int test_days = 90;
+inline constexpr std::size_t max_key = 64UL << 10U;
 
 /// A key on P-256 and a certificate for `host` (a name or an address) and for this machine's loopback. Where
 /// `key` is not empty, it is the PEM of the key to certify. Exit::usage for a host that is none; Exit::config

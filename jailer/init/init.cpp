@@ -39,8 +39,8 @@ class Maker {
     for (const std::string& name : plan_.accounts.users) note(record, {"user", name, {}});
     for (const Step& step : plan_.steps) {
       if (step.outcome == Outcome::made) {
-        JAIL_TRY(hash, tree::sha256_hex(step.bytes));
-        note(record, {step.record_kind(), step.path, step.record_kind() == "file" ? hash : std::string()});
+        note(record, {step.record_kind(), step.path,
+                      step.record_kind() == "file" ? sha256_hex(step.bytes) : std::string()});
       } else if (step.kind == "unit" && step.outcome == Outcome::there) {
         // Masked for another jail of ours: it is to stay so as long as one of the two wants it.
         JAIL_TRY(other, records_.shared_with(plan_.name, "unit", step.path));

@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include <array>
 #include <cerrno>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::init {
@@ -16,13 +18,13 @@ namespace {
 
 constexpr std::size_t max_output = 64UL << 10U;
 
-/// Attributes and file actions of a posix_spawn: stdin from /dev/null, both streams into `output`, no signal
+/// Attributes and file actions of a posix_spawn: stdin from `input`, both streams into `output`, no signal
 /// blocked or ignored, all other descriptors closed (every one of ours is close-on-exec).
 class Setup {
  public:
-  explicit Setup(int output) {
+  Setup(int input, int output) {
     ::posix_spawn_file_actions_init(&actions_);
-    ::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
+    ::posix_spawn_file_actions_adddup2(&actions_, input, 0);
     ::posix_spawn_file_actions_adddup2(&actions_, output, 1);
     ::posix_spawn_file_actions_adddup2(&actions_, output, 2);
     ::posix_spawnattr_init(&attributes_);
@@ -74,11 +76,19 @@ Result<Finished> run_program(const std::string& name, const std::vector<std::str
   const std::string path = find_program(name);
   if (path.empty())
     return fail(Exit::host, "{}: there is no such program in /usr/sbin, /usr/bin, /sbin or /bin", name);
+  return run_path(path, words, {});
+}
+
+Result<Finished> run_path(const std::string& path, const std::vector<std::string>& words,
+                          const std::string& input) {
+  const UniqueFd source(::memfd_create("input", MFD_CLOEXEC));
+  if (!source || !write_all(source.get(), input, "its input") || ::lseek(source.get(), 0, SEEK_SET) != 0)
+    return fail_errno(Exit::host, errno, "{}: cannot prepare its input", path);
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(Exit::host, errno, "cannot make a pipe");
   const UniqueFd from(ends[0]);
   UniqueFd into(ends[1]);
-  std::vector<std::string> all = {name};
+  std::vector<std::string> all = {path.substr(path.rfind('/') + 1)};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> argv;
   for (std::string& word : all) argv.push_back(word.data());
@@ -86,7 +96,7 @@ Result<Finished> run_program(const std::string& name, const std::vector<std::str
   std::string path_variable = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
   std::string locale = "LC_ALL=C";
   std::array<char*, 3> environment = {path_variable.data(), locale.data(), nullptr};
-  const Setup setup(into.get());
+  const Setup setup(source.get(), into.get());
   pid_t pid = -1;
   if (const int error = ::posix_spawn(&pid, path.c_str(), setup.actions(), setup.attributes(), argv.data(),
                                       environment.data());

@@ -17,7 +17,11 @@ struct Finished {
 /// descriptor of ours; waits for its end. Exit::host where there is none.
 [[nodiscard]] Result<Finished> run_program(const std::string& name, const std::vector<std::string>& words);
 
-/// The same, and a status other than 0 is an error in the program's own words.
+/// The same for the program at `path`, which reads `input`: 64 KiB at most.
+[[nodiscard]] Result<Finished> run_path(const std::string& path, const std::vector<std::string>& words,
+                                        const std::string& input);
+
+/// As run_program(), and a status other than 0 is an error in the program's own words.
 [[nodiscard]] Result<void> demand_program(const std::string& name, const std::vector<std::string>& words);
 
 }  // namespace jail::init

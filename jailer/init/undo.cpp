@@ -46,8 +46,7 @@ class Undoer {
     if (!options_.dry_run) remove_half_made(made.what);
     JAIL_TRY(seen, look(made.what));
     if (!seen.there) return {};
-    JAIL_TRY(hash, tree::sha256_hex(seen.content));
-    if (!S_ISREG(seen.status.st_mode) || !seen.whole || hash != made.sha256) {
+    if (!S_ISREG(seen.status.st_mode) || !seen.whole || sha256_hex(seen.content) != made.sha256) {
       keep(made.what);
       tell("file", made.what, Outcome::kept, "changed since");
       return {};

@@ -1,13 +1,12 @@
 #include "jailer/manifest/reader.h"
 
 #include <fcntl.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
 #include <optional>
 
+#include "jailer/digest/digest.h"
 #include "jailer/manifest/binder.h"
 #include "jailer/manifest/check.h"
 #include "jailer/manifest/merge.h"
@@ -19,18 +18,6 @@
 
 namespace jail::manifest {
 namespace {
-
-Result<std::string> sha256(std::string_view bytes) {
-  // No openssl.cnf: it costs time, and what it says (engines, providers) is none of ours.
-  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned length = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr) != 1)
-    return fail(Exit::internal, "libcrypto cannot compute a SHA-256");
-  std::string hex;
-  for (unsigned i = 0; i < length; ++i) fmt::format_to(std::back_inserter(hex), "{:02x}", digest.at(i));
-  return hex;
-}
 
 // Reads the files of one manifest and makes one of them.
 class Loader {
@@ -65,7 +52,7 @@ class Loader {
   Result<std::optional<Value>> read(const Place& place) {
     auto text = read_file_at(AT_FDCWD, place.path, max_file_size);
     if (!text) return tl::unexpected(std::move(text).error());
-    JAIL_TRY(digest, sha256(*text));
+    std::string digest = sha256_hex(*text);
     manifest_.sources.push_back({place.path, digest});
     std::optional<Value> value = parse_toml(*text, place.shown, problems_);
     if (value && !located_.instance.empty()) substitute(*value, located_.instance, problems_);

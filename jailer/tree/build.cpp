@@ -45,8 +45,7 @@ constexpr FrozenFile frozen_files[] = {{generation::filter, &Frozen::filter},
 Result<Lock> make_lock(const Plan& plan, const std::vector<Material>& materials, const Frozen& frozen) {
   JAIL_TRY(lock, lock_of_plan(plan, materials));
   for (const FrozenFile& file : frozen_files) {
-    JAIL_TRY(sha256, sha256_hex(frozen.*file.bytes));
-    lock.frozen[file.name] = std::move(sha256);
+    lock.frozen[file.name] = sha256_hex(frozen.*file.bytes);
   }
   return std::move(lock);
 }

@@ -158,24 +158,23 @@ std::optional<EntryType> tree::type_from_name(std::string_view name) {
   return static_cast<EntryType>(at - type_names.begin());
 }
 
-Result<std::string> tree_hash(const std::vector<LockEntry>& entries) {
+std::string tree_hash(const std::vector<LockEntry>& entries) {
   fmt::memory_buffer records;
   records.append(std::string_view("jail-tree-v1\0", 13));
   for (const LockEntry& entry : entries) add_record(records, entry);
-  return tree::sha256_hex({records.data(), records.size()});
+  return sha256_hex({records.data(), records.size()});
 }
 
 std::string to_json(const Lock& lock) {
   std::size_t seal_at = 0;
   std::string text = text_with_seal(lock, "", seal_at);
-  const auto seal = tree::sha256_hex(std::string("jail-lock-v1\0", 13) + text);
-  text.insert(seal_at, seal.value_or(""));
+  text.insert(seal_at, sha256_hex(std::string("jail-lock-v1\0", 13) + text));
   return text;
 }
 
 Result<Lock> lock_from_json(std::string_view text, std::string_view name) {
   JAIL_TRY(lock, tree::read_lock(text, name));
-  JAIL_TRY(hash, tree_hash(lock.entries));
+  const std::string hash = tree_hash(lock.entries);
   if (hash != lock.tree_hash || to_json(lock) != text)
     return with_hint(fail(Exit::manifest, "{}: edited since the build: its {} does not match its content",
                           name, hash != lock.tree_hash ? "tree hash" : "seal"),

@@ -44,7 +44,7 @@ struct Lock {
 };
 
 /// The tree hash of sorted `entries`.
-[[nodiscard]] Result<std::string> tree_hash(const std::vector<LockEntry>& entries);
+[[nodiscard]] std::string tree_hash(const std::vector<LockEntry>& entries);
 
 /// Sorted, stable, no times: equal locks are equal bytes. One entry a line; ends in a newline, and is sealed
 /// with a hash of itself. Bytes of paths that are not UTF-8 are written as \xHH, a backslash as two.

@@ -42,8 +42,7 @@ Result<Lock> lock_of_plan(const Plan& plan, const std::vector<Material>& materia
   auto material = materials.begin();
   for (const auto& [path, entry] : plan.entries)
     lock.entries.push_back(lock_entry(entry, entry.type == EntryType::file ? &*material++ : nullptr));
-  JAIL_TRY(hash, tree_hash(lock.entries));
-  lock.tree_hash = std::move(hash);
+  lock.tree_hash = tree_hash(lock.entries);
   lock.volumes = plan.volumes;
   std::sort(lock.volumes.begin(), lock.volumes.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });

@@ -48,7 +48,7 @@ class Collector {
       Material& material = materials_.emplace_back();
       material.entry = &entry;
       if (entry.content)
-        JAIL_CHECK(generated(material));
+        generated(material);
       else
         JAIL_CHECK(look_up(cursor, material));
     }
@@ -60,11 +60,9 @@ class Collector {
   }
 
  private:
-  static Result<void> generated(Material& material) {
-    JAIL_TRY(hash, sha256_hex(*material.entry->content));
-    material.sha256 = std::move(hash);
+  static void generated(Material& material) {
+    material.sha256 = sha256_hex(*material.entry->content);
     material.size = material.entry->content->size();
-    return {};
   }
 
   /// One stat: the hash of a source that is as it was needs no reading.

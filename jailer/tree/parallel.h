@@ -38,9 +38,7 @@ template <class Job>
   std::vector<Result<void>> results(count);
   std::atomic<std::size_t> next{0};
   auto work = [&]() {
-    auto hash = Sha256::make();
-    if (!hash) return;
-    Worker worker{std::move(*hash), {}};
+    Worker worker;
     for (std::size_t i = next++; i < count; i = next++) results[i] = job(i, worker);
   };
   constexpr std::uint64_t worth_a_thread = 1U << 20U;
@@ -54,7 +52,6 @@ template <class Job>
   }
   work();
   for (std::thread& thread : pool) thread.join();
-  if (next.load() < count) return fail(Exit::internal, "libcrypto offers no SHA-256");
   for (Result<void>& result : results)
     if (!result) return tl::unexpected(std::move(result).error());
   return {};

@@ -103,8 +103,7 @@ class Populator {
   Result<void> copied(const Cursor::Place& place, const Entry& entry, const Material& material) {
     JAIL_TRY(source, open_source(sources_, entry.source));
     JAIL_TRY(fd, new_file(place, entry));
-    JAIL_TRY(hash, Sha256::make());
-    Worker worker{std::move(hash), std::move(buffer_)};
+    Worker worker{{}, std::move(buffer_)};
     // Hashed although the stamp is known: two writes within one tick of the clock have one stamp.
     JAIL_TRY(copied, copy_bytes(source, fd.get(), entry.path, true, worker));
     buffer_ = std::move(worker.buffer);

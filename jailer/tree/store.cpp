@@ -158,8 +158,7 @@ Result<void> Store::renew(const Object& object) const {
   if (!old.fd || ::fstat(old.fd.get(), &old.status) != 0)
     return fail_errno(Exit::io, errno, "{}: cannot open", old.shown);
   JAIL_TRY(temporary, make_temporary());
-  JAIL_TRY(hash, Sha256::make());
-  Worker worker{std::move(hash), {}};
+  Worker worker;
   auto copied = copy_bytes(old, temporary.fd.get(), temporary.name, true, worker);
   if (copied && *copied == object.sha256) return admit(temporary, object);
   ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
@@ -189,8 +188,7 @@ Result<void> Store::copy_out(const Object& object, int parent, const char* name,
     return fail_errno(Exit::io, errno, "{}: cannot open", whole.shown);
   const UniqueFd copy(::openat(parent, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!copy) return fail_write(errno, "{}: cannot make the file in the new tree", quote(path));
-  JAIL_TRY(hash, Sha256::make());
-  Worker worker{std::move(hash), {}};
+  Worker worker;
   JAIL_CHECK(copy_bytes(whole, copy.get(), path, false, worker));
   // Owner before mode: a chown takes set-id bits away.
   if (::fchown(copy.get(), object.uid, object.gid) != 0 || ::fchmod(copy.get(), object.mode) != 0)

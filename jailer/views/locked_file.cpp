@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,36 +20,10 @@ tl::unexpected<Error> not_as_locked(const LockEntry& entry, std::string_view how
                    "what differs in all: jail verify; a new generation mends it: jail build --force");
 }
 
-/// A running SHA-1, which SPDX asks for.
-class Sha1 {
- public:
-  Sha1()
-      : context_(EVP_MD_CTX_new()),
-        good_(context_ && EVP_DigestInit_ex2(context_.get(), EVP_sha1(), nullptr) == 1) {}
-  void update(std::string_view bytes) {
-    good_ = good_ && EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1;
-  }
-  Result<std::string> hex() {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned length = 0;
-    if (!good_ || EVP_DigestFinal_ex(context_.get(), digest.data(), &length) != 1)
-      return fail(Exit::internal, "libcrypto offers no SHA-1");
-    return fmt::format("{:02x}", fmt::join(digest.begin(), digest.begin() + length, ""));
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* p) const { EVP_MD_CTX_free(p); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-  bool good_;
-};
-
 }  // namespace
 
 Result<LockedReader> LockedReader::make(const tree::RootDir& tree) {
-  JAIL_TRY(hash, tree::Sha256::make());
-  LockedReader reader(tree, std::move(hash));
+  LockedReader reader(tree);
   reader.buffer_.resize(tree::chunk_size);
   return reader;
 }
@@ -106,16 +79,9 @@ Result<std::vector<std::string>> sha1_of_locked(const tree::RootDir& tree,
       sha1.update(bytes);
       return {};
     }));
-    JAIL_TRY(hex, sha1.hex());
-    all.push_back(std::move(hex));
+    all.push_back(sha1.hex());
   }
   return all;
-}
-
-Result<std::string> sha1_hex(std::string_view bytes) {
-  Sha1 sha1;
-  sha1.update(bytes);
-  return sha1.hex();
 }
 
 }  // namespace jail::views

@@ -31,17 +31,16 @@ class LockedReader {
   [[nodiscard]] Result<void> read(const LockEntry& entry, const Take& take);
 
  private:
-  LockedReader(const tree::RootDir& tree, tree::Sha256 hash)
-      : tree_(&tree), cursor_(tree, tree::Cursor::Kind::beneath), hash_(std::move(hash)) {}
+  explicit LockedReader(const tree::RootDir& tree)
+      : tree_(&tree), cursor_(tree, tree::Cursor::Kind::beneath) {}
   const tree::RootDir* tree_;
   tree::Cursor cursor_;
-  tree::Sha256 hash_;
+  Sha256 hash_;
   std::string buffer_;
 };
 
 /// The SHA-1 of each of `files`, in lower-case hex.
 [[nodiscard]] Result<std::vector<std::string>> sha1_of_locked(const tree::RootDir& tree,
                                                               const std::vector<const LockEntry*>& files);
-[[nodiscard]] Result<std::string> sha1_hex(std::string_view bytes);
 
 }  // namespace jail::views

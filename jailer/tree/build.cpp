@@ -224,7 +224,8 @@ class Build {
     JAIL_CHECK(closures.get());
     // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
     // that long.
-    for (int patience = 0; file_clock() <= made && patience < 20; ++patience) {
+    const bool fine = has_fine_stamps(dir);
+    for (int patience = 0; !fine && file_clock() <= made && patience < 20; ++patience) {
       const timespec moment{0, 1'000'000};
       ::nanosleep(&moment, nullptr);
     }

@@ -27,10 +27,15 @@ bool all_zero(const char* bytes, std::size_t size) {
 
 /// read() and write(); runs of zeros of a sparse source become holes again.
 Result<std::string> read_write(const OpenSource& source, int target, const std::string& name, Sha256* hash,
-                               std::string& buffer) {
+                               std::string& buffer, Writeback* writeback) {
   buffer.resize(chunk_size);
   const bool sparse = source.status.st_blocks * 512 < source.status.st_size;
   off_t at = 0;
+  off_t begun = 0;
+  const auto write_back = [&] {
+    if (writeback != nullptr && at > begun) writeback->begin(target, begun, at - begun);
+    begun = at;
+  };
   while (true) {
     const ssize_t got = ::pread(source.fd.get(), buffer.data(), buffer.size(), at);
     if (got < 0 && errno == EINTR) continue;
@@ -58,7 +63,9 @@ Result<std::string> read_write(const OpenSource& source, int target, const std::
       }
       done += static_cast<std::size_t>(put);
     }
+    if (at - begun >= Writeback::step) write_back();
   }
+  write_back();
   if (sparse && ::ftruncate(target, at) != 0) return write_failed(name);
   return hash != nullptr ? hash->hex() : std::string();
 }
@@ -115,14 +122,14 @@ Result<OpenSource> open_source(const RootDir& root, const std::string& path) {
 }
 
 Result<std::string> copy_bytes(const OpenSource& source, int target, const std::string& name, bool hash,
-                               Worker& worker) {
+                               Worker& worker, Writeback* writeback) {
   if (source.status.st_size > 0 && ::ioctl(target, FICLONE, source.fd.get()) == 0)
     return hash ? hash_file(target, worker.hash, worker.buffer, name) : Result<std::string>(std::string());
   if (!hash && source.status.st_size > 0) {
     JAIL_TRY(copied, in_kernel(source, target, name));
     if (copied) return std::string();
   }
-  return read_write(source, target, name, hash ? &worker.hash : nullptr, worker.buffer);
+  return read_write(source, target, name, hash ? &worker.hash : nullptr, worker.buffer, writeback);
 }
 
 bool unchanged(const OpenSource& source) {

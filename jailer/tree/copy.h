@@ -5,6 +5,7 @@
 
 #include "jailer/tree/parallel.h"
 #include "jailer/tree/root_dir.h"
+#include "jailer/tree/writeback.h"
 #include "jailer/witness/stamp.h"
 #include "supervisor/base/error.h"
 #include "supervisor/base/fd.h"
@@ -24,9 +25,10 @@ struct OpenSource {
 
 /// Copies all of `source` to `target` (an empty file open for writing and reading, named `name` in messages)
 /// by the cheapest way that the file systems offer. With `hash`, returns the SHA-256 of what was written;
-/// otherwise an empty string, and nothing is read into memory where that can be avoided.
+/// otherwise an empty string, and nothing is read into memory where that can be avoided. `writeback` may be
+/// null.
 [[nodiscard]] Result<std::string> copy_bytes(const OpenSource& source, int target, const std::string& name,
-                                             bool hash, Worker& worker);
+                                             bool hash, Worker& worker, Writeback* writeback = nullptr);
 
 /// Whether the source still is what it was when it was opened.
 [[nodiscard]] bool unchanged(const OpenSource& source);

@@ -83,7 +83,7 @@ Result<void> Store::ingest_once(const RootDir& root, const std::string& source, 
   JAIL_TRY(opened, open_source(root, source));
   JAIL_TRY(temporary, make_temporary());
   const std::string name = shown("tmp/" + temporary.name);
-  auto copied = copy_bytes(opened, temporary.fd.get(), name, true, worker);
+  auto copied = copy_bytes(opened, temporary.fd.get(), name, true, worker, writeback_.get());
   changed = copied && !unchanged(opened);
   if (!copied || changed) {
     ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);

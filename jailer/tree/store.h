@@ -110,6 +110,7 @@ class Store {
   std::string loaded_;  ///< the index as it was read: not written again when nothing changed
   std::unique_ptr<std::atomic<unsigned>> serial_ = std::make_unique<std::atomic<unsigned>>(0);
   std::unordered_map<std::uint64_t, std::string> keys_by_inode_;
+  std::unique_ptr<Writeback> writeback_ = std::make_unique<Writeback>();
 };
 
 }  // namespace jail::tree

@@ -115,9 +115,12 @@ class Bench:
         return prepare
 
     def jk_init(self, sync=True):
-        """jailkit's tree of named: the same binary and its libraries, into an empty directory."""
+        """jailkit's tree of named with what is in ours: the same programs, data, users and devices, into an empty directory."""
         config = self.work / "jk.ini"
-        config.write_text("[named]\npaths = /usr/sbin/named\n")
+        config.write_text(
+            "[named]\npaths = /usr/sbin/named, /usr/bin/named-checkconf, /usr/share/dns\nusers = root, bind\ngroups = root, bind\n"
+            "devices = /dev/null, /dev/zero, /dev/full, /dev/random, /dev/urandom\n"
+        )
         command = ["jk_init", "-c", str(config), "-j", str(self.work / "jk"), "named"]
         return shell(" ".join(command), f"sync -f {self.work}/jk") if sync else command
 

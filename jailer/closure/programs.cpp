@@ -105,12 +105,20 @@ std::string plan_object(Work& work, const elf::Object& object, const std::string
   return tree_path;
 }
 
-/// Keeps what ld.so finds through its cache alone.
+/// Keeps what ld.so finds through its cache alone. With one build of a library all go there, or the cache
+/// would hide those that stand in a default directory.
 void note_cached(Work& work, const elf::Object& object, const elf::Closure& closure,
                  const std::string& tree_path) {
-  if (object.rule != "ld.so.cache" || object.in_default_directory) return;
-  work.cached.try_emplace(object.name, CachedLibrary{object.name, object.path, tree_path, closure.cache_flags,
-                                                     closure.big_endian});
+  const auto keep = [&](const std::string& path, const std::optional<elf::CacheLine>& line) {
+    if (!line) return;
+    work.cached.try_emplace({object.name, path},
+                            CachedLibrary{path, *line, tree_path, closure.cache_flags, closure.big_endian});
+  };
+  const bool varies = std::any_of(object.variants.begin(), object.variants.end(),
+                                  [](const elf::Variant& variant) { return variant.cached.has_value(); });
+  if (object.in_default_directory && !varies) return;
+  keep(object.path, object.cached);
+  for (const elf::Variant& variant : object.variants) keep(variant.path, variant.cached);
 }
 
 /// The builds of a library for newer processors beside it: all of them, since a jail may move to another
@@ -150,7 +158,10 @@ void plan_closure(Work& work, const elf::Closure& closure, const std::string& st
     plan_variants(work, object, tree_path, tree_paths, place);
     note_cached(work, object, closure, tree_path);
   }
-  for (const elf::Object& object : closure.elsewhere) plan_object(work, object, start, tree_paths, place);
+  for (const elf::Object& object : closure.elsewhere) {
+    const std::string tree_path = plan_object(work, object, start, tree_paths, place);
+    if (!tree_path.empty()) note_cached(work, object, closure, tree_path);
+  }
   for (const elf::Object& object : closure.audit) {
     const std::string tree_path = plan_object(work, object, start, tree_paths, place);
     if (tree_path.empty()) continue;

@@ -25,8 +25,8 @@ struct CopiedLink {
 
 /// A library that ld.so finds through its cache alone: outside of the default directories.
 struct CachedLibrary {
-  std::string name;  ///< as asked for
   std::string path;  ///< as found
+  elf::CacheLine line;
   std::string by;
   std::int32_t flags = 0;  ///< what its loader takes from a cache; 0: not known
   bool big_endian = false;
@@ -51,14 +51,14 @@ struct Work {
   const Result<std::vector<manifest::Bundle>>& bundles;  ///< all that there are
 
   std::vector<CopiedLink> links{};
-  std::set<std::string> mounts{};                 ///< paths that something is mounted on
-  std::map<std::string, std::string> imports{};   ///< undefined symbol -> the tree path of what imports it
-  std::map<std::string, CachedLibrary> cached{};  ///< by name
-  std::set<std::string> programs{};               ///< source paths whose closure is in the plan
-  std::string first_program{};                    ///< the ELF program that libraries are looked up for
-  std::vector<DlopenCaller> callers{};            ///< whose notes are yet to be read
-  std::set<std::string> heard{};                  ///< source paths of objects whose notes are known
-  std::set<std::string> features{};               ///< that these notes name
+  std::set<std::string> mounts{};                ///< paths that something is mounted on
+  std::map<std::string, std::string> imports{};  ///< undefined symbol -> the tree path of what imports it
+  std::map<std::pair<std::string, std::string>, CachedLibrary> cached{};  ///< by name and path
+  std::set<std::string> programs{};     ///< source paths whose closure is in the plan
+  std::string first_program{};          ///< the ELF program that libraries are looked up for
+  std::vector<DlopenCaller> callers{};  ///< whose notes are yet to be read
+  std::set<std::string> heard{};        ///< source paths of objects whose notes are known
+  std::set<std::string> features{};     ///< that these notes name
 };
 
 /// "tree.users[2]".

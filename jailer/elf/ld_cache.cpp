@@ -15,8 +15,6 @@ constexpr std::size_t kNewHeader = 48;
 constexpr std::size_t kNewEntry = 24;
 constexpr std::uint32_t kExtensionMagic = 0xEAA42174;
 constexpr std::uint32_t kHwcapsTag = 1;
-constexpr std::uint64_t kNamedHwcap = std::uint64_t{1} << 62;
-constexpr std::uint64_t kNamedHwcapBits = kNamedHwcap | (std::uint64_t{0x3ff} << 32) | 0xffffffff;
 
 tl::unexpected<Error> broken(const char* what) {
   return with_hint(fail(Exit::manifest, "ld.so.cache: {}", what), "run ldconfig to write it anew");
@@ -33,6 +31,7 @@ struct LdCache::Layout {
   std::uint32_t count = 0;
   std::size_t strings = 0;  ///< what string offsets count from
   std::vector<std::string_view> hwcap_names;
+  std::string problem;  ///< of the extensions
 
   [[nodiscard]] std::uint64_t number(std::size_t offset, int size) const {
     std::uint64_t value = 0;
@@ -46,9 +45,9 @@ struct LdCache::Layout {
     return static_cast<std::uint32_t>(number(offset, 4));
   }
 
-  [[nodiscard]] std::optional<std::string_view> text(std::uint32_t index) const {
-    if (index >= bytes.size() - strings) return std::nullopt;
-    const std::string_view rest = bytes.substr(strings + index);
+  [[nodiscard]] std::optional<std::string_view> text(std::size_t base, std::uint32_t index) const {
+    if (index >= bytes.size() - base) return std::nullopt;
+    const std::string_view rest = bytes.substr(base + index);
     const std::size_t end = rest.find('\0');
     if (end == std::string_view::npos) return std::nullopt;
     return rest.substr(0, end);
@@ -71,49 +70,57 @@ struct LdCache::Layout {
   [[nodiscard]] Result<void> open_new(std::size_t at) {
     if (bytes.size() - at < kNewHeader) return broken("file too short");
     count = u32(at + 20);
-    const unsigned order = static_cast<unsigned char>(bytes[at + 28]) & 3U;
-    if (order != 0 && order != (big ? 3U : 2U)) return broken("written for the other byte order");
+    const unsigned flags = static_cast<unsigned char>(bytes[at + 28]);
+    if (flags != 0 && (flags & 3U) != (big ? 3U : 2U)) return broken("written for the other byte order");
     entries = at + kNewHeader;
     entry_size = kNewEntry;
     if (!fits(entries, count, entry_size)) return broken("more entries than the file can hold");
     strings = at;
     const std::uint32_t extensions = u32(at + 32);
-    return extensions == 0 ? Result<void>{} : read_extensions(at, extensions);
+    if (extensions == 0) return {};
+    const char* wrong = read_extensions(extensions);
+    if (wrong != nullptr) hwcap_names.clear();
+    problem = wrong == nullptr ? "" : wrong;
+    return {};
   }
 
-  /// The directory of extensions; only the names of glibc-hwcaps subdirectories matter to us.
-  [[nodiscard]] Result<void> read_extensions(std::size_t at, std::uint32_t offset) {
-    if (offset % 4 != 0 || !fits(at + offset, 1, 8)) return broken("its extension directory is misplaced");
-    const std::size_t directory = at + offset;
-    if (u32(directory) != kExtensionMagic) return broken("its extension directory is broken");
+  /// The directory of extensions; only the names of glibc-hwcaps subdirectories matter to us. Its offsets,
+  /// and those of the names, count from the start of the file, wherever the new format begins. What is wrong
+  /// with it, or nullptr.
+  [[nodiscard]] const char* read_extensions(std::uint32_t directory) {
+    if (directory % 4 != 0 || !fits(directory, 1, 8)) return "its extension directory is misplaced";
+    if (u32(directory) != kExtensionMagic) return "its extension directory is broken";
     const std::uint32_t sections = u32(directory + 4);
-    if (!fits(directory + 8, sections, 16)) return broken("its extension directory is larger than the file");
+    if (!fits(directory + 8, sections, 16)) return "its extension directory is larger than the file";
     for (std::uint32_t i = 0; i < sections; ++i) {
       const std::size_t section = directory + 8 + std::size_t{i} * 16;
-      if (u32(section) != kHwcapsTag) continue;
-      const std::size_t names = at + u32(section + 8);
-      const std::uint32_t n = u32(section + 12) / 4;
-      if (names % 4 != 0 || !fits(names, n, 4))
-        return broken("its table of glibc-hwcaps names is larger than the file");
-      hwcap_names.reserve(n);
-      for (std::uint32_t j = 0; j < n; ++j) {
-        hwcap_names.push_back(text(u32(names + std::size_t{j} * 4)).value_or(std::string_view{}));
-      }
+      const std::size_t offset = u32(section + 8);
+      const std::uint32_t size = u32(section + 12);
+      if (!fits(offset, size, 1)) return "an extension is larger than the file";
+      if (u32(section) == kHwcapsTag) read_hwcap_names(offset, size);
     }
-    return {};
+    return nullptr;
+  }
+
+  void read_hwcap_names(std::size_t offset, std::uint32_t size) {
+    hwcap_names.clear();
+    if (offset % 4 != 0 || size % 4 != 0) return;
+    hwcap_names.reserve(size / 4);
+    for (std::size_t at = offset; at < offset + size; at += 4)
+      hwcap_names.push_back(text(0, u32(at)).value_or(std::string_view{}));
   }
 
   [[nodiscard]] std::optional<CacheEntry> entry(std::uint32_t index) const {
     const std::size_t at = entries + std::size_t{index} * entry_size;
     CacheEntry entry;
     entry.flags = static_cast<std::int32_t>(u32(at));
-    const auto name = text(u32(at + 4));
-    const auto path = text(u32(at + 8));
+    const auto name = text(strings, u32(at + 4));
+    const auto path = text(strings, u32(at + 8));
     if (!name || !path) return std::nullopt;
     entry.name = *name;
     entry.path = *path;
     if (entry_size == kNewEntry) entry.hwcap = number(at + 16, 8);
-    if ((entry.hwcap & kNamedHwcap) != 0 && (entry.hwcap & ~kNamedHwcapBits) == 0) {
+    if (entry.named()) {
       const auto number_of_name = static_cast<std::uint32_t>(entry.hwcap);
       if (number_of_name < hwcap_names.size()) entry.hwcap_name = hwcap_names[number_of_name];
     }
@@ -138,6 +145,7 @@ Result<LdCache> LdCache::parse(std::string bytes, bool big_endian) {
   } else {
     return broken("not a cache that glibc knows");
   }
+  cache.problem_ = std::move(layout.problem);
   cache.entries_.reserve(layout.count);
   for (std::uint32_t i = 0; i < layout.count; ++i) {
     const auto entry = layout.entry(i);

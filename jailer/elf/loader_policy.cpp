@@ -20,6 +20,7 @@ struct Row {
   /// "?" is behind what only some processors have.
   const char* legacy_platforms;
   const char* legacy_capabilities;
+  const char* legacy_bits;  ///< "BIT:NAME" of each in the hwcap of a cache entry
   const char* vdso = "linux-vdso.so.1";
 };
 
@@ -31,7 +32,8 @@ constexpr Row kTable[] = {
      {0x303, 0},
      "x86-64-v4:x86-64-v3:x86-64-v2",
      "haswell? xeon_phi? x86_64",
-     "avx512_1? x86_64"},
+     "avx512_1? x86_64",
+     "1:x86_64 2:avx512_1 50:haswell 51:xeon_phi"},
     {{ELFCLASS32, ELFDATA2LSB, EM_386},
      "/lib/ld-linux.so.2",
      "i386-linux-gnu",
@@ -40,6 +42,7 @@ constexpr Row kTable[] = {
      "",
      "i686",
      "sse2?",
+     "0:sse2 49:i686",
      "linux-gate.so.1"},
     {{ELFCLASS32, ELFDATA2LSB, EM_X86_64},
      "/libx32/ld-linux-x32.so.2",
@@ -48,7 +51,8 @@ constexpr Row kTable[] = {
      {0x803, 0},
      "x86-64-v4:x86-64-v3:x86-64-v2",
      "haswell? xeon_phi? x86_64",
-     "avx512_1? x86_64"},
+     "avx512_1? x86_64",
+     "1:x86_64 2:avx512_1 50:haswell 51:xeon_phi"},
     {{ELFCLASS64, ELFDATA2LSB, EM_AARCH64},
      "/lib/ld-linux-aarch64.so.1",
      "aarch64-linux-gnu",
@@ -56,7 +60,8 @@ constexpr Row kTable[] = {
      {0xa03, 0},
      "",
      "aarch64",
-     "atomics?"},
+     "atomics?",
+     "8:atomics"},
     {{ELFCLASS32, ELFDATA2LSB, EM_ARM},
      "/lib/ld-linux-armhf.so.3",
      "arm-linux-gnueabihf",
@@ -64,12 +69,14 @@ constexpr Row kTable[] = {
      {0x903, 0},
      "",
      "v8l? v7l",
-     "neon? vfp?"},
+     "neon? vfp?",
+     "6:vfp 12:neon"},
     {{ELFCLASS64, ELFDATA2LSB, EM_RISCV},
      "/lib/ld-linux-riscv64-lp64d.so.1",
      "riscv64-linux-gnu",
      "",
      {0x1003, 0},
+     "",
      "",
      "",
      ""},
@@ -81,6 +88,7 @@ constexpr Row kTable[] = {
      "power10:power9",
      "power10? power9? power8",
      "",
+     "",
      "linux-vdso64.so.1"},
     {{ELFCLASS64, ELFDATA2MSB, EM_S390},
      "/lib/ld64.so.1",
@@ -89,6 +97,7 @@ constexpr Row kTable[] = {
      {0x403, 0},
      "z16:z15:z14:z13",
      "z16? z15? z14? z13? zEC12? z196? z10? z9-109? z990? z900",
+     "",
      "",
      "linux-vdso64.so.1"},
 };
@@ -188,6 +197,15 @@ std::vector<Subdirectory> legacy_subdirectories(const Row& row) {
   paths = with_and_without({{"tls/", {}}}, with_and_without(platforms, paths));
   paths.pop_back();  // the directory itself
   return paths;
+}
+
+std::map<unsigned, std::string> legacy_bits(const Row& row) {
+  std::map<unsigned, std::string> bits{{63, "tls/"}};
+  for (const std::string& word : split(row.legacy_bits, ' ')) {
+    const std::vector<std::string> parts = split(word, ':');
+    bits.emplace(static_cast<unsigned>(std::stoul(parts[0])), parts[1] + "/");
+  }
+  return bits;
 }
 
 /// "2.36" and older; the loader tells its release since 2.33, and the word is in all.
@@ -293,7 +311,9 @@ LoaderPolicy read_policy(const Abi& abi, std::string_view loader) {
   if (std::string cache = find_cache(loader); !cache.empty()) policy.cache = std::move(cache);
   if (const Row* row = find_row(abi)) {
     policy.subdirectories = hwcaps_subdirectories(find_hwcaps(loader, row->hwcaps));
-    if (has_legacy_subdirectories(loader)) {
+    policy.legacy = has_legacy_subdirectories(loader);
+    if (policy.legacy) {
+      policy.cache_bits = legacy_bits(*row);
       const std::vector<Subdirectory> legacy = legacy_subdirectories(*row);
       policy.subdirectories.insert(policy.subdirectories.end(), legacy.begin(), legacy.end());
     }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,8 +28,10 @@ struct LoaderPolicy {
   std::string platform;                  ///< $PLATFORM on every processor: AT_PLATFORM
   std::string vdso = "linux-vdso.so.1";  ///< the name of the kernel's own object, which is no file
   std::string cache = "/etc/ld.so.cache";
-  std::vector<std::int32_t> cache_flags;     ///< flags of the cache entries that this loader takes
-  std::vector<Subdirectory> subdirectories;  ///< in search order; the last one is the directory itself
+  std::vector<std::int32_t> cache_flags;  ///< flags of the cache entries that this loader takes
+  bool legacy = false;  ///< glibc up to 2.36: older subdirectories count, in directories and in the cache
+  std::map<unsigned, std::string> cache_bits;  ///< bit of a legacy cache entry's hwcap -> "haswell/"
+  std::vector<Subdirectory> subdirectories;    ///< in search order; the last one is the directory itself
   [[nodiscard]] bool has_system_dir(const std::string& directory) const {
     return std::find(system_dirs.begin(), system_dirs.end(), directory) != system_dirs.end();
   }

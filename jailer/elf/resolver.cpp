@@ -204,6 +204,10 @@ const LdCache* Resolver::Impl::cache_for(const std::string& path, bool big_endia
   auto cache = bytes ? LdCache::parse(std::move(*bytes), big_endian) : tl::unexpected(bytes.error());
   if (cache) {
     slot->second = std::make_unique<LdCache>(std::move(*cache));
+    const std::string& problem = slot->second->problem();
+    if (!problem.empty())
+      notes.push_back(path + ": " + problem +
+                      ": ld.so takes no build for some processors from it, nor do we");
   } else {
     notes.push_back(cache.error().message + ": ld.so passes over it, and so do we");
   }
@@ -261,6 +265,7 @@ Object Resolver::Impl::describe(Node& node, const LoaderPolicy& policy) {
   object.in_default_directory = policy.has_system_dir(node.path.substr(0, node.path.rfind('/') + 1));
   object.tried = std::move(node.tried);
   object.variants = std::move(node.variants);
+  object.cached = std::move(node.cached);
   object.dlopen_notes = node.file->elf->dlopen_notes;
   return object;
 }

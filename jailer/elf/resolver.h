@@ -1,6 +1,7 @@
 // Which files ld.so would load for a program, and why: glibc's search order, without running anything.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,11 +19,18 @@ struct Tried {
   std::string outcome;  ///< "found", "no such file", "wrong ELF class", "not an ELF file" ...
 };
 
+/// How a file stands in ld.so.cache, to stand there again in a cache of ours.
+struct CacheLine {
+  std::string hwcap_name;   ///< "x86-64-v3": of a glibc-hwcaps subdirectory
+  std::uint64_t hwcap = 0;  ///< without the number of that name in its cache; 0: for every processor
+};
+
 /// A build of a library for some processors, which ld.so on those would load in place of the object's own.
 struct Variant {
   std::string path;
   std::string subdirectory;  ///< "glibc-hwcaps/x86-64-v3"
   Located file;
+  std::optional<CacheLine> cached;  ///< where the cache led to it
 };
 
 /// One object of the list that ld.so would make.
@@ -35,6 +43,7 @@ struct Object {
   std::string rule;  ///< how it was found: "program", "rpath", "runpath", "ld.so.cache", "default directory",
                      ///< "absolute", "interpreter"
   bool in_default_directory = false;  ///< found there without a cache, too
+  std::optional<CacheLine> cached;    ///< where the cache led to it
   std::vector<Tried> tried;
   std::vector<Variant> variants;          ///< a tree for all processors holds these too
   std::vector<std::string> dlopen_notes;  ///< JSON of each .note.dlopen (UAPI.12), unchecked

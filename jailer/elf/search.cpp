@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
+#include "jailer/elf/isa.h"
 #include "supervisor/base/quote.h"
 
 namespace jail::elf {
@@ -17,6 +19,12 @@ std::string words_of(int error) {
 
 std::string without_slash(const std::string& directory) {
   return directory.empty() ? directory : directory.substr(0, directory.size() - 1);
+}
+
+/// As the entry stands in its cache, but for the number of its name there.
+CacheLine line_of(const CacheEntry& entry) {
+  const std::uint64_t number = entry.named() ? 0xffffffff : 0;
+  return {std::string(entry.hwcap_name), entry.hwcap & ~number};
 }
 
 }  // namespace
@@ -104,7 +112,7 @@ Search::Step Search::walk(const std::vector<std::string>& directories, const std
       if (subdirectory->variant()) {
         const RootTree::Found* where = nullptr;
         if (is_usable(path, &where)) {
-          outcome.variants.push_back({path, without_slash(subdirectory->name), where->located});
+          outcome.variants.push_back({path, without_slash(subdirectory->name), where->located, {}});
         }
         continue;
       }
@@ -116,42 +124,98 @@ Search::Step Search::walk(const std::vector<std::string>& directories, const std
   return Step::go_on;
 }
 
-/// Where the subdirectory `name` stands in the search order; past the last one: nowhere.
-std::size_t Search::level_of(const std::string& name) const {
+/// Where the subdirectory `name` stands in the search order.
+std::optional<std::size_t> Search::level_of(const std::string& name) const {
   const auto& all = policy_.subdirectories;
   const auto found =
       std::find_if(all.begin(), all.end(), [&](const Subdirectory& other) { return other.name == name; });
+  if (found == all.end()) return std::nullopt;
   return static_cast<std::size_t>(found - all.begin());
+}
+
+Search::Use Search::use_of(const CacheEntry& entry) const {
+  using Kind = Use::Kind;
+  if (entry.hwcap == 0) return {Kind::taken, policy_.subdirectories.size()};
+  if (!entry.named()) return use_of_legacy(entry.hwcap);
+  const auto level = level_of(subdirectory_of(entry) + "/");
+  if (!level || entry.hwcap_name.empty()) return {};  // the loader does not know of it
+  if (policy_.subdirectories[*level].variant()) return {Kind::variant, *level};
+  const IsaLevels isa = isa_levels(policy_);
+  if (isa.told && (isa.processor >> entry.isa_level() & 1U) == 0) return {};
+  return {Kind::taken, *level};
+}
+
+/// Entries of "haswell/" and the like, each bit of whose hwcap the processor must have.
+Search::Use Search::use_of_legacy(std::uint64_t hwcap) const {
+  using Kind = Use::Kind;
+  if (!policy_.legacy || (hwcap & CacheEntry::named_hwcap) != 0) return {};
+  Use use{Kind::taken, policy_.subdirectories.size() - 1};
+  for (unsigned bit = 0; bit < 64; ++bit) {
+    if ((hwcap >> bit & 1U) == 0) continue;
+    const auto name = policy_.cache_bits.find(bit);
+    const auto level = name == policy_.cache_bits.end() ? std::nullopt : level_of(name->second);
+    if (!level || policy_.subdirectories[*level].variant()) use.kind = Kind::variant;
+  }
+  return use;
+}
+
+/// "glibc-hwcaps/x86-64-v3"; of a legacy entry, as much of its path as is a subdirectory.
+std::string Search::subdirectory_of(const CacheEntry& entry) const {
+  if (entry.named()) return "glibc-hwcaps/" + std::string(entry.hwcap_name);
+  const std::string_view directory = entry.path.substr(0, entry.path.rfind('/') + 1);
+  for (const Subdirectory& subdirectory : policy_.subdirectories) {
+    const std::string& name = subdirectory.name;
+    if (!name.empty() && directory.ends_with("/" + name)) return without_slash(name);
+  }
+  return "hwcaps";
+}
+
+/// Whether it is of a kind that the loader takes: for its class and machine.
+bool Search::is_for_loader(const CacheEntry& entry) const {
+  const auto& flags = policy_.cache_flags;
+  return std::find(flags.begin(), flags.end(), entry.flags) != flags.end();
+}
+
+/// The entry that ld.so takes: the best with a name, else the first that the processor can use
+/// (search_cache() in dl-cache.c; those with names stand before the others).
+const CacheEntry* Search::choose(const std::string& name) const {
+  const CacheEntry* best = nullptr;
+  std::size_t best_level = 0;
+  for (const std::uint32_t index : cache_->find(name)) {
+    const CacheEntry& entry = cache_->entries()[index];
+    const Use use = is_for_loader(entry) ? use_of(entry) : Use{};
+    if (use.kind != Use::Kind::taken) continue;
+    if (best != nullptr && !entry.named()) break;
+    if (best != nullptr && use.level >= best_level) continue;
+    best = &entry;
+    best_level = use.level;
+  }
+  return best;
+}
+
+/// What other processors would take, the least demanding last, and of each kind the first.
+void Search::add_cached_variants(const std::string& name, Outcome& outcome) {
+  std::vector<std::pair<std::size_t, Variant>> found;
+  std::set<std::pair<std::string_view, std::uint64_t>> kinds;
+  for (const std::uint32_t index : cache_->find(name)) {
+    const CacheEntry& entry = cache_->entries()[index];
+    const Use use = is_for_loader(entry) ? use_of(entry) : Use{};
+    if (use.kind != Use::Kind::variant) continue;
+    const CacheLine line = line_of(entry);
+    const RootTree::Found* where = nullptr;
+    const std::string path(entry.path);
+    if (!is_usable(path, &where) || !kinds.emplace(entry.hwcap_name, line.hwcap).second) continue;
+    found.emplace_back(use.level, Variant{path, subdirectory_of(entry), where->located, line});
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto& [level, variant] : found) outcome.variants.push_back(std::move(variant));
 }
 
 Search::Step Search::look_in_cache(const std::string& name, bool no_default_libraries, Outcome& outcome) {
   if (cache_ == nullptr) return Step::go_on;
-  const CacheEntry* best = nullptr;
-  std::size_t best_level = policy_.subdirectories.size();
-  for (const std::uint32_t index : cache_->find(name)) {
-    const CacheEntry& entry = cache_->entries()[index];
-    std::size_t rank = 0;
-    while (rank < policy_.cache_flags.size() && policy_.cache_flags[rank] != entry.flags) ++rank;
-    if (rank == policy_.cache_flags.size()) continue;
-    if (entry.hwcap != 0) {
-      const std::string kind =
-          entry.hwcap_name.empty() ? "hwcaps" : "glibc-hwcaps/" + std::string(entry.hwcap_name);
-      const std::size_t level = level_of(kind + "/");
-      const bool searched = level < policy_.subdirectories.size() && !policy_.subdirectories[level].variant();
-      const RootTree::Found* where = nullptr;
-      const std::string path(entry.path);
-      if (searched) {
-        if (level < best_level) best = &entry;
-        best_level = std::min(level, best_level);
-      } else if (is_usable(path, &where)) {
-        outcome.variants.push_back({path, kind, where->located});
-      }
-    } else if (best_level < policy_.subdirectories.size()) {
-      continue;  // a build for this very processor is there
-    } else if (best == nullptr || (rank == 0 && best->flags != entry.flags)) {
-      best = &entry;
-    }
-  }
+  add_cached_variants(name, outcome);
+  const CacheEntry* best = choose(name);
   if (best == nullptr) {
     outcome.tried.push_back({policy_.cache, "no entry for " + name});
     return Step::go_on;
@@ -164,12 +228,13 @@ Search::Step Search::look_in_cache(const std::string& name, bool no_default_libr
       return Step::go_on;
     }
   }
-  const Step step = look(path, "ld.so.cache", outcome, true);
-  if (step != Step::done) {
-    outcome.notes.push_back(policy_.cache + " is stale: it names " + quote(path) +
-                            ", which is not usable: run ldconfig");
+  if (look(path, "ld.so.cache", outcome, true) == Step::done) {
+    outcome.cached = line_of(*best);
+    return Step::done;
   }
-  return step == Step::done ? step : Step::go_on;
+  outcome.notes.push_back(policy_.cache + " is stale: it names " + quote(path) +
+                          ", which is not usable: run ldconfig");
+  return Step::go_on;
 }
 
 /// The cache and the default directories: the same answer for all objects, so it is kept.
@@ -193,6 +258,7 @@ void Search::settle_for_variant(Outcome& outcome) {
   outcome.kind = Outcome::Kind::found;
   outcome.path = last.path;
   outcome.rule = last.subdirectory;
+  outcome.cached = last.cached;
   outcome.file = &store_.parsed(found);
   outcome.where = &found;
   outcome.notes.push_back(quote(last.path) +
@@ -214,6 +280,7 @@ Outcome Search::find(const std::string& name, const Requester& who, bool trace) 
   outcome.kind = common.kind;
   outcome.path = common.path;
   outcome.rule = common.rule;
+  outcome.cached = common.cached;
   outcome.reason = common.reason;
   outcome.file = common.file;
   outcome.where = common.where;

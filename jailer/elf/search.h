@@ -31,6 +31,7 @@ struct Outcome {
   ParsedFile* file = nullptr;
   const RootTree::Found* where = nullptr;
   std::vector<Variant> variants;
+  std::optional<CacheLine> cached;
   std::vector<Tried> tried;
   std::vector<std::string> notes;
 };
@@ -54,8 +55,20 @@ class Search {
   [[nodiscard]] Step look(const std::string& path, const char* rule, Outcome& outcome, bool trace);
   [[nodiscard]] Step walk(const std::vector<std::string>& directories, const std::string& name,
                           const char* rule, Outcome& outcome, bool trace);
+  /// What an entry of the cache is to the processors that this is for, and how good: the lower, the better.
+  struct Use {
+    enum class Kind : std::uint8_t { never, variant, taken };
+    Kind kind = Kind::never;
+    std::size_t level = 0;
+  };
+  [[nodiscard]] Use use_of(const CacheEntry& entry) const;
+  [[nodiscard]] Use use_of_legacy(std::uint64_t hwcap) const;
+  [[nodiscard]] std::string subdirectory_of(const CacheEntry& entry) const;
+  [[nodiscard]] bool is_for_loader(const CacheEntry& entry) const;
+  [[nodiscard]] const CacheEntry* choose(const std::string& name) const;
+  void add_cached_variants(const std::string& name, Outcome& outcome);
   [[nodiscard]] Step look_in_cache(const std::string& name, bool no_default_libraries, Outcome& outcome);
-  [[nodiscard]] std::size_t level_of(const std::string& name) const;
+  [[nodiscard]] std::optional<std::size_t> level_of(const std::string& name) const;
   [[nodiscard]] bool is_usable(const std::string& path, const RootTree::Found** where);
   [[nodiscard]] const std::vector<const Subdirectory*>& subdirectories_of(const std::string& directory);
   [[nodiscard]] const Outcome& find_by_default(const std::string& name, bool no_default_libraries);

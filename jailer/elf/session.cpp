@@ -165,6 +165,7 @@ Result<Node*> Session::map(const std::string& name, Node& by, Missing& missing) 
   node.loader = &by;
   if (mode_.trace) node.tried = std::move(outcome.tried);
   node.variants = std::move(outcome.variants);
+  node.cached = std::move(outcome.cached);
   Node& added = add(std::move(node));
   know(added.path, added);
   know(name, added);

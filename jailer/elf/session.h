@@ -26,6 +26,7 @@ struct Node {
   const Node* loader = nullptr;  ///< whose entry loaded it first
   std::vector<Tried> tried;
   std::vector<Variant> variants;
+  std::optional<CacheLine> cached;
   std::vector<std::string> rpath;
   std::vector<std::string> runpath;
 };

@@ -5,6 +5,7 @@ oracle: `ld.so --list` takes $ORIGIN from the name it is given.
 """
 import json
 import os
+import shutil
 import struct
 import subprocess
 
@@ -114,6 +115,21 @@ def both_refuse(path, real, mine, kernel=False):
 
 def rule_of(result, name):
     return next(item["rule"] for item in result["objects"] if item["name"] == name)
+
+
+# ---- another root ---------------------------------------------------------------------------------------
+def make_root(yard):
+    """A root with a loader, libc, a program; absolute links that must stay inside."""
+    root = yard.folder("root")
+    for folder in ("usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "opt"):
+        yard.folder("root/" + folder)
+    os.symlink("usr/lib", root + "/lib")
+    os.symlink("/usr/lib64", root + "/lib64")
+    for name in ("libc.so.6", "ld-linux-x86-64.so.2"):
+        shutil.copy("/lib/x86_64-linux-gnu/" + name, root + "/usr/lib/x86_64-linux-gnu/" + name)
+    os.symlink("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", root + "/usr/lib64/ld-linux-x86-64.so.2")
+    yard.prog("root/usr/bin/prog")
+    return root
 
 
 # ---- bytes ----------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from elfyard import (
-    JAIL, LOADER, add_dynamic, agree, both_refuse, dynamic, listed, loader_says, move_segment, ours, parse, poke, rpath,
-    rule_of, runpath, segment, tag_value, yard,
+    JAIL, LOADER, add_dynamic, agree, both_refuse, dynamic, listed, loader_says, make_root, move_segment, ours, parse, poke,
+    rpath, rule_of, runpath, segment, tag_value, yard,
 )
 
 
@@ -409,20 +409,6 @@ def test_legacy_tls_comes_first(yard):
 
 
 # ---- another root ---------------------------------------------------------------------------------------
-def make_root(yard):
-    """A root with a loader, libc, a program; absolute links that must stay inside."""
-    root = yard.folder("root")
-    for folder in ("usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "opt"):
-        yard.folder("root/" + folder)
-    os.symlink("usr/lib", root + "/lib")
-    os.symlink("/usr/lib64", root + "/lib64")
-    for name in ("libc.so.6", "ld-linux-x86-64.so.2"):
-        shutil.copy("/lib/x86_64-linux-gnu/" + name, root + "/usr/lib/x86_64-linux-gnu/" + name)
-    os.symlink("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", root + "/usr/lib64/ld-linux-x86-64.so.2")
-    yard.prog("root/usr/bin/prog")
-    return root
-
-
 def test_root_is_never_left(yard):
     root = make_root(yard)
     result = ours("/usr/bin/prog", root=root)

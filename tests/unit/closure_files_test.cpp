@@ -14,6 +14,7 @@
 #include "jailer/closure/planner.h"
 #include "jailer/closure/source_root.h"
 #include "jailer/closure/why.h"
+#include "jailer/elf/ld_cache.h"
 
 namespace {
 
@@ -309,4 +310,57 @@ TEST_CASE("the loader's cache is laid out as ld.so reads it, whatever the order 
   CHECK(bytes.find("libb.so.10") < bytes.find("libb.so.2"));  // downwards, digits as numbers
   CHECK(bytes.size() ==
         48 + 2 * 24 + std::string("libb.so.10/opt/libb.so.10libb.so.2/opt/libb.so.2").size() + 4);
+}
+
+namespace {
+
+std::uint64_t number_at(const std::string& bytes, std::size_t at, std::size_t size, bool big) {
+  std::uint64_t value = 0;
+  for (std::size_t i = 0; i < size; ++i)
+    value = value << 8 | static_cast<unsigned char>(bytes[at + (big ? i : size - 1 - i)]);
+  return value;
+}
+
+}  // namespace
+
+TEST_CASE("the loader's cache of either byte order: builds for some processors before those for all") {
+  constexpr std::uint64_t named = std::uint64_t{1} << 62, isa = std::uint64_t{2} << 32,
+                          tls = std::uint64_t{1} << 63;
+  const std::vector<CacheEntry> entries = {{"liba.so", "/opt/liba.so", 0x403},
+                                           {"liba.so", "/opt/tls/liba.so", 0x403, "", tls},
+                                           {"liba.so", "/opt/z14/liba.so", 0x403, "z14", named},
+                                           {"liba.so", "/opt/z13/liba.so", 0x403, "z13", named | isa},
+                                           {"libz.so", "/opt/libz.so", 0x403, "z14", named}};
+  for (const bool big : {false, true}) {
+    CAPTURE(big);
+    const std::string bytes = loader_cache_bytes(entries, big);
+    const auto u32 = [&](std::size_t at) { return number_at(bytes, at, 4, big); };
+    CHECK(u32(20) == 5);
+    CHECK(bytes[28] == (big ? 3 : 2));
+    const std::size_t strings = 48 + 5 * 24, extensions = u32(32);
+    CHECK(extensions == (strings + u32(24) + 3) / 4 * 4);
+    CHECK(u32(48) == 0x403);
+    CHECK(bytes.substr(u32(48 + 4)).c_str() == std::string("libz.so"));
+    CHECK(number_at(bytes, 48 + 16, 8, big) == (named | 1));
+    CHECK(number_at(bytes, 48 + 24 + 16, 8, big) == (named | isa | 0));
+    CHECK(u32(extensions) == 0xEAA42174);
+    CHECK(u32(extensions + 4) == 1);
+    CHECK(u32(extensions + 8) == 1);
+    CHECK(u32(extensions + 16) == extensions + 24);
+    CHECK(u32(extensions + 20) == 8);
+    CHECK(bytes.size() == extensions + 32);
+    CHECK(bytes.substr(u32(extensions + 28)).c_str() == std::string("z14"));
+
+    CHECK_FALSE(elf::LdCache::parse(bytes, !big));
+    const auto cache = elf::LdCache::parse(bytes, big);
+    REQUIRE(cache);
+    CHECK(cache->problem().empty());
+    std::vector<std::string> found;
+    for (const elf::CacheEntry& entry : cache->entries())
+      found.push_back(std::string(entry.path) + " " + std::string(entry.hwcap_name));
+    CHECK(found == std::vector<std::string>{"/opt/libz.so z14", "/opt/z13/liba.so z13",
+                                            "/opt/z14/liba.so z14", "/opt/tls/liba.so ", "/opt/liba.so "});
+    CHECK(cache->entries()[1].isa_level() == 2);
+    CHECK(cache->entries()[3].hwcap == tls);
+  }
 }

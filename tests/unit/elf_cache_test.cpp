@@ -85,7 +85,7 @@ struct CacheMaker {
 CacheMaker two() {
   CacheMaker maker;
   maker.rows = {{"libb.so", "/lib/libb.so"},
-                {"liba.so", "/hw/liba.so", 0x303, (std::uint64_t{1} << 62) | 1},
+                {"liba.so", "/hw/liba.so", 0x303, (std::uint64_t{1} << 62) | (std::uint64_t{2} << 32) | 1},
                 {"liba.so", "/lib/liba.so"}};
   maker.hwcaps = {"x86-64-v2", "x86-64-v3"};
   return maker;
@@ -100,6 +100,8 @@ TEST_CASE("the new cache: names, flags, glibc-hwcaps") {
   const CacheEntry& first = cache->entries()[cache->find("liba.so")[0]];
   CHECK(first.path == "/hw/liba.so");
   CHECK(first.hwcap_name == "x86-64-v3");
+  CHECK(first.isa_level() == 2);
+  CHECK(cache->problem().empty());
   CHECK(cache->entries()[cache->find("liba.so")[1]].hwcap == 0);
   CHECK(cache->entries()[cache->find("libb.so")[0]].flags == 0x303);
   CHECK(cache->find("libc.so").empty());
@@ -117,13 +119,19 @@ TEST_CASE("the old cache, and the new behind the old") {
   const auto cache = LdCache::parse(both);
   REQUIRE(cache);
   CHECK(cache->entries().size() == 3);
+  // Its extensions count from the start of the file, and do not stand there.
+  CHECK_FALSE(cache->problem().empty());
 }
 
 TEST_CASE("byte orders") {
   CacheMaker maker = two();
   maker.big = true;
   maker.order = 3;
-  CHECK(LdCache::parse(maker.fresh(), true));
+  const auto big = LdCache::parse(maker.fresh(), true);
+  REQUIRE(big);
+  CHECK(big->entries()[1].path == "/hw/liba.so");
+  CHECK(big->entries()[1].hwcap_name == "x86-64-v3");
+  CHECK(big->entries()[1].isa_level() == 2);
   CHECK_FALSE(LdCache::parse(maker.fresh(), false));
   maker = two();
   maker.order = 0;
@@ -142,9 +150,15 @@ TEST_CASE("broken caches are refused, or lose what is broken") {
     for (std::size_t i = 0; i < 4; ++i) bytes[at + i] = static_cast<char>(value >> (8 * i));
     return LdCache::parse(bytes);
   };
-  CHECK_FALSE(with(20, 0xffffffff));  // more entries than bytes
-  CHECK_FALSE(with(32, 0xfffffffc));  // extensions outside
-  CHECK_FALSE(with(32, 49));          // extensions not aligned
+  CHECK_FALSE(with(20, 0xffffffff));                           // more entries than bytes
+  for (const std::uint32_t place : {0xfffffffcU, 49U, 48U}) {  // outside, not aligned, not extensions
+    const auto nameless = with(32, place);
+    REQUIRE(nameless);
+    CHECK_FALSE(nameless->problem().empty());
+    CHECK(nameless->entries().size() == 3);
+    CHECK(nameless->entries()[1].named());
+    CHECK(nameless->entries()[1].hwcap_name.empty());
+  }
   const auto outside = with(48 + 4, 0xffffffff);
   REQUIRE(outside);
   CHECK(outside->entries().size() == 2);

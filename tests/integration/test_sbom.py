@@ -16,6 +16,19 @@ from jailtest import REPO, Instance
 SCHEMAS = REPO / "tests/schemas"
 
 
+def cyclonedx_validator():
+    schema = json.loads((SCHEMAS / "bom-1.5.schema.json").read_text())
+    return jsonschema.Draft7Validator(schema, resolver=jsonschema.RefResolver(schema["$id"], schema, store=registry_of_schemas()))
+
+
+def spdx_validator():
+    return jsonschema.Draft7Validator(json.loads((SCHEMAS / "spdx-2.3.schema.json").read_text()))
+
+
+def faults(validator, document):
+    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(document)]
+
+
 @pytest.fixture(scope="module")
 def it():
     with Instance() as instance:
@@ -58,12 +71,9 @@ def registry_of_schemas():
 
 def test_cyclonedx_is_valid_and_complete(it):
     document = it.json("sbom", "named", "--format", "cyclonedx")
-    schema = json.loads((SCHEMAS / "bom-1.5.schema.json").read_text())
-    resolver = jsonschema.RefResolver(schema["$id"], schema, store=registry_of_schemas())
-    validator = jsonschema.Draft7Validator(schema, resolver=resolver)
-    assert not list(validator.iter_errors(document)), [error.message for error in validator.iter_errors(document)]
+    assert document["specVersion"] == "1.5" and not faults(cyclonedx_validator(), document)
     document["components"][0]["type"] = "no type"
-    assert list(validator.iter_errors(document))  # the schema is one that says no
+    assert faults(cyclonedx_validator(), document)  # the schema is one that says no
 
     document = it.json("sbom", "named")
     refs, hashes, purls = set(), {}, {}
@@ -117,9 +127,7 @@ def test_every_dt_needed_of_the_tree_is_an_edge(it):
 
 def test_spdx_is_valid_and_says_the_same(it):
     document = it.json("sbom", "named", "--format", "spdx")
-    schema = json.loads((SCHEMAS / "spdx-2.3.schema.json").read_text())
-    validator = jsonschema.Draft7Validator(schema)
-    assert not list(validator.iter_errors(document)), [error.message for error in validator.iter_errors(document)]
+    assert not faults(spdx_validator(), document)
     ids = [element["SPDXID"] for kind in ("packages", "files") for element in document[kind]]
     assert len(ids) == len(set(ids))
     for relation in document["relationships"]:
@@ -141,6 +149,52 @@ def test_spdx_is_valid_and_says_the_same(it):
     by_id = {element["SPDXID"]: element.get("fileName", element.get("name")) for kind in ("packages", "files") for element in document[kind]}
     links = {(by_id[r["spdxElementId"]], by_id[r["relatedSpdxElement"]]) for r in document["relationships"] if r["relationshipType"] == "DYNAMIC_LINK"}
     assert ("./usr/sbin/named", "./usr/lib/x86_64-linux-gnu/libc.so.6") in links
+
+
+@pytest.mark.parametrize("name", ["imapd", "smtpd"])
+def test_larger_jails_are_valid_by_both_schemas(it, name):
+    it.run("init", name)
+    try:
+        it.run("build", name)
+        spdx, cyclonedx = (it.json("sbom", name, "--format", form) for form in ("spdx", "cyclonedx"))
+        assert len(spdx["files"]) > 45 and not faults(spdx_validator(), spdx)
+        assert not faults(cyclonedx_validator(), cyclonedx)
+    finally:
+        it.run("init", "--undo", name)
+
+
+SPDX_FAULTS = {
+    "an unknown field": lambda d: d.update(licenses=[]),
+    "no namespace": lambda d: d.pop("documentNamespace"),
+    "nothing described": lambda d: d.update(documentDescribes=[]),
+    "another version": lambda d: d.update(spdxVersion="SPDX-3.0"),
+    "a local time": lambda d: d["creationInfo"].update(created="2026-11-25T17:30:00+01:00"),
+    "nobody made it": lambda d: d["creationInfo"].update(creators=[]),
+    "an identifier with a slash": lambda d: d["files"][0].update(SPDXID="SPDXRef-usr/sbin"),
+    "an absolute file name": lambda d: d["files"][0].update(fileName="/usr/sbin/named"),
+    "a file without SHA-1": lambda d: d["files"][0]["checksums"].pop(0),
+    "a short SHA-1": lambda d: d["files"][0]["checksums"][0].update(checksumValue="ab" * 19),
+    "a digest in capitals": lambda d: d["files"][0]["checksums"][1].update(checksumValue="AB" * 32),
+    "an algorithm that SPDX has not": lambda d: d["files"][0]["checksums"][1].update(algorithm="SHA-256"),
+    "a purpose by another name": lambda d: d["packages"][0].update(primaryPackagePurpose="OPERATING-SYSTEM"),
+    "files that nobody analyzed": lambda d: d["packages"][0].update(filesAnalyzed=False),
+    "a package without a name": lambda d: d["packages"][1].pop("name"),
+    "no place to get it from": lambda d: d["packages"][1].pop("downloadLocation"),
+    "a package that nothing identifies": lambda d: d["packages"][1].pop("externalRefs"),
+    "an unknown category": lambda d: d["packages"][1]["externalRefs"][0].update(referenceCategory="PACKAGE_MANAGER"),
+    "a locator with a space": lambda d: d["packages"][1]["externalRefs"][0].update(referenceLocator="pkg:deb/debian/a b"),
+    "an unknown relation": lambda d: d["relationships"][0].update(relationshipType="NEEDS"),
+    "half a relation": lambda d: d["relationships"][0].pop("relatedSpdxElement"),
+}
+
+
+def test_the_schema_of_spdx_says_no(it):
+    """It is ours, and stricter than the official one: some of these that one admits."""
+    text = it.run("sbom", "named", "--format", "spdx").stdout
+    for fault, make in SPDX_FAULTS.items():
+        document = json.loads(text)
+        make(document)
+        assert faults(spdx_validator(), document), fault
 
 
 @pytest.mark.parametrize("form", ["cyclonedx", "spdx"])

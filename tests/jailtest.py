@@ -80,6 +80,18 @@ def wait_for(condition, seconds=10.0, what="the condition"):
         time.sleep(0.01)
 
 
+def least_manifest(binary, user="nobody"):
+    """The text of a manifest without anything that it can do without."""
+    return f'''version = 1
+[tree]
+binaries = ["{binary}"]
+users = ["{user}"]
+[service]
+command = ["{binary}"]
+user = "{user}"
+'''
+
+
 class Instance:
     """`jail` and `jaild` with everything below one temporary directory. A context manager: leaving it stops jaild."""
 

@@ -9,12 +9,12 @@ import subprocess
 import pytest
 
 from elfyard import agree, both_refuse, headers, ours, poke, rpath, runpath, yard
-from jailtest import Instance
+from jailtest import Instance, least_manifest
 
 ISA_NEEDED = struct.pack("<II", 0xC0008002, 4)  # GNU_PROPERTY_X86_ISA_1_NEEDED and its size
 AUDITOR = '#include <unistd.h>\nunsigned la_version(unsigned v) { write(2, "audited\\n", 8); return v; }'
 
-MANIFEST = 'version = 1\n[tree]\nbinaries = ["{0}"]\nusers = []\n[service]\ncommand = ["{0}"]\nuser = "root"\n'
+
 
 
 # ---- files that are no programs -------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_the_tree_has_the_auditors_of_its_programs_and_what_these_need(yard):
     yard.prog("prog", flags=auditors(yard("a/libauditor.so")))
     assert started(yard("prog")) == "audited\nhelped\n"
     with Instance() as jail:
-        jail.manifest("x", MANIFEST.format(yard("prog")))
+        jail.manifest("x", least_manifest(yard("prog")))
         told = jail.run("build", "x").stderr
         assert "libauditor.so': ld.so loads it and runs its code" in told
         done = subprocess.run(["/usr/sbin/chroot", jail.tree("x"), yard("prog")], env={}, capture_output=True, text=True)
@@ -301,5 +301,5 @@ def test_the_copy_in_a_tree_is_not_set_id_and_told_nothing_of(open_yard):
     yard.lib("lib/libone.so")
     set_id(yard.prog("bin/prog", ["lib/libone.so"], runpath("$ORIGIN/../lib")))
     with Instance() as jail:
-        jail.manifest("x", MANIFEST.format(yard("bin/prog")))
+        jail.manifest("x", least_manifest(yard("bin/prog")))
         assert "set-user-ID" not in jail.run("plan", "x").stderr

@@ -1,6 +1,5 @@
 """Search-rule fixtures, built with the compiler and compared with the real loader."""
 import os
-import shutil
 import struct
 import subprocess
 

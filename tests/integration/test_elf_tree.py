@@ -8,19 +8,10 @@ import subprocess
 
 import pytest
 
-from jailtest import BIN, REPO, own_mounts
+from jailtest import BIN, REPO, least_manifest, own_mounts
 
 PROGRAM = pathlib.Path("/mnt/own/bin/prog")
 LIBRARIES = pathlib.Path("/mnt/own/lib")
-MANIFEST = f"""
-version = 1
-[tree]
-binaries = ["{PROGRAM}"]
-users = ["nobody"]
-[service]
-command = ["{PROGRAM}"]
-user = "nobody"
-"""
 
 
 def compile(out, *words, code="int main(void){return 0;}"):
@@ -43,7 +34,7 @@ def house():
     compile(PROGRAM, LIBRARIES / "libone.so")
     manifests = pathlib.Path("/mnt/manifests")
     shutil.copytree(REPO / "manifests", manifests)
-    (manifests / "own.toml").write_text(MANIFEST)
+    (manifests / "own.toml").write_text(least_manifest(PROGRAM))
     return pathlib.Path("/mnt/home")
 
 

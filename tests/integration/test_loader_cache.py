@@ -7,19 +7,10 @@ import subprocess
 
 import pytest
 
-from elfyard import JAIL, LOADER, listed, make_root, ours, parse, runpath, yard
-from jailtest import REPO
+from elfyard import JAIL, LOADER, listed, make_root, ours, parse, yard
+from jailtest import REPO, least_manifest
 
 LEVELS = ("none", "x86-64-v2", "x86-64-v3:x86-64-v2")
-MANIFEST = """
-version = 1
-[tree]
-binaries = ["/usr/bin/one"]
-users = []
-[service]
-command = ["/usr/bin/one"]
-user = "root"
-"""
 
 
 @pytest.fixture
@@ -58,7 +49,7 @@ def build(yard, root):
     home = yard("home")
     os.makedirs(home + "/manifests", exist_ok=True)
     with open(home + "/manifests/x.toml", "w") as file:
-        file.write(MANIFEST)
+        file.write(least_manifest("/usr/bin/one", "root"))
     done = subprocess.run([JAIL, "--home", home, "--manifests", REPO / "manifests", "--root", root, "build", "x"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

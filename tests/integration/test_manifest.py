@@ -1,22 +1,15 @@
 """jail lint and jail show, as a packager and an admin use them."""
 import json
 import os
-import pathlib
 import subprocess
 import time
 
 import pytest
 
-JAIL = os.path.join(os.environ.get("JAIL_BIN", ""), "jail")
-SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
-LEAST = """version = 1
-[tree]
-binaries = ["/usr/sbin/d"]
-users = ["u"]
-[service]
-command = ["/usr/sbin/d"]
-user = "u"
-"""
+from jailtest import BIN, REPO, least_manifest
+
+JAIL = BIN / "jail"
+LEAST = least_manifest("/usr/sbin/d", "u")
 
 pytestmark = pytest.mark.skipif(not os.access(JAIL, os.X_OK), reason=f"{JAIL} is not built")
 
@@ -28,12 +21,12 @@ def home(tmp_path):
 
 
 def jail(home, *args):
-    environment = {"PATH": os.environ["PATH"], "JAIL_MANIFESTS": str(SOURCE / "manifests")}
+    environment = {"PATH": os.environ["PATH"], "JAIL_MANIFESTS": str(REPO / "manifests")}
     return subprocess.run([JAIL, "--home", str(home), *args], capture_output=True, text=True, timeout=30, env=environment)
 
 
 def test_what_ships_is_silent(home):
-    files = sorted(str(path) for path in (SOURCE / "manifests").glob("*.toml") if not path.stem.endswith("@"))
+    files = sorted(str(path) for path in (REPO / "manifests").glob("*.toml") if not path.stem.endswith("@"))
     assert files
     answer = jail(home, "lint", *files)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")

@@ -3,21 +3,8 @@
 import os
 import pathlib
 
-import pytest
-
-from jailtest import own_network
-from thinghouse import AUTOMATIC, DAEMON, check, install, thing
-
-
-@pytest.fixture(scope="module", autouse=True)
-def network():
-    own_network()
-
-
-@pytest.fixture
-def it():
-    with thing() as house:
-        yield house
+from jailtest import least_manifest
+from thinghouse import AUTOMATIC, DAEMON, check, install, it, network
 
 
 def test_a_stale_one_is_changed_over_and_asked(it):
@@ -119,7 +106,7 @@ def test_what_does_not_run_is_built_and_not_started(it):
 
 
 def test_a_build_that_fails_leaves_all_as_it_is_and_others_are_done(it):
-    it.manifest("other", "version = 1\n[tree]\nbinaries = ['/usr/bin/jail-thing']\nusers = ['nobody']\n[service]\ncommand = ['/usr/bin/jail-thing']\nuser = 'nobody'\n")
+    it.manifest("other", least_manifest(DAEMON))
     it.run("build", "other")
     it.manifest("other", "version = 2\n")
     pid = it.serves("1.0", 1)

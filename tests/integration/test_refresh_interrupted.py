@@ -6,21 +6,8 @@ import signal
 import subprocess
 import time
 
-import pytest
-
-from jailtest import own_network, send, wait_for
-from thinghouse import answer, check, install, thing
-
-
-@pytest.fixture(scope="module", autouse=True)
-def network():
-    own_network()
-
-
-@pytest.fixture
-def it():
-    with thing() as house:
-        yield house
+from jailtest import send, wait_for
+from thinghouse import answer, check, install, it, network
 
 
 def begin(it, *words):

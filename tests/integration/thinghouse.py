@@ -1,12 +1,13 @@
 """A jail whose daemon is made here, in versions that work and versions that do not: for the tests of jail refresh."""
 
-import contextlib
 import os
 import pathlib
 import socket
 import subprocess
 
-from jailtest import Instance
+import pytest
+
+from jailtest import Instance, own_network
 from packages import layered
 
 DAEMON = pathlib.Path("/usr/bin/jail-thing")
@@ -97,8 +98,13 @@ class House(Instance):
         return status["pid"]
 
 
-@contextlib.contextmanager
-def thing():
+@pytest.fixture(scope="module", autouse=True)
+def network():
+    own_network()
+
+
+@pytest.fixture
+def it():
     """The first version, built and served, on layers of this process alone."""
     with layered(), House() as house:
         install("1.0")

@@ -15,11 +15,13 @@
 #include <pthread.h>
 #include <pwd.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <wctype.h>
 
 namespace {
 
@@ -114,10 +116,81 @@ int charset(int, char** words) {
   return say(ok, "iconv converts between UTF-8 and %s", words[0]);
 }
 
+bool ends_with(const char* text, const char* end) {
+  const size_t length = strlen(text);
+  const size_t tail = strlen(end);
+  return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/// What is wrong with a locale, or nullptr. That it can be loaded says little of its tables: so they are
+/// asked.
+const char* wrong_with(const char* name) {
+  const locale_t found = newlocale(LC_ALL_MASK, name, nullptr);
+  if (found == nullptr) return "cannot be loaded";
+  const char* wrong = nullptr;
+  if (strcmp(nl_langinfo_l(CODESET, found), "UTF-8") != 0) {
+    if (ends_with(name, ".utf8") || ends_with(name, ".UTF-8")) wrong = "has other characters than UTF-8";
+  } else if (towupper_l(0xe9, found) != 0xc9 || iswalpha_l(0x4e2d, found) == 0) {
+    wrong = "does not know its letters";
+  }
+  freelocale(found);
+  return wrong;
+}
+
+constexpr const char* locales = "/usr/lib/locale";
+
+/// Those that stand in the tree as a directory each.
+int try_directories() {
+  DIR* folder = opendir(locales);
+  if (folder == nullptr) return 0;  // what was asked for by name is in an archive, or built in
+  int count = 0;
+  while (const dirent* entry = readdir(folder)) {
+    if (entry->d_name[0] == '.' || strcmp(entry->d_name, "locale-archive") == 0) continue;
+    if (const char* wrong = wrong_with(entry->d_name))
+      exit(say(failed, "%s/%s %s", locales, entry->d_name, wrong));
+    ++count;
+  }
+  closedir(folder);
+  return count;
+}
+
+size_t read_at(FILE* file, uint32_t offset, void* record, size_t size) {
+  return fseek(file, static_cast<long>(offset), SEEK_SET) == 0 ? fread(record, 1, size, file) : 0;
+}
+
+/// Those of locale-archive (glibc's locarchive.h): a hash table of names.
+int try_archive() {
+  struct Head {
+    uint32_t magic, serial, names, used, size;
+  } head{};
+  struct Name {
+    uint32_t hash, text, record;
+  } name{};
+  constexpr uint32_t magic = 0xde020109;
+  FILE* archive = fopen("/usr/lib/locale/locale-archive", "re");
+  if (archive == nullptr) return 0;
+  if (read_at(archive, 0, &head, sizeof head) != sizeof head || head.magic != magic)
+    exit(say(failed, "locale-archive is none"));
+  int count = 0;
+  for (uint32_t i = 0; i < head.size; ++i) {
+    if (read_at(archive, head.names + i * uint32_t{sizeof name}, &name, sizeof name) != sizeof name)
+      exit(say(failed, "locale-archive ends early"));
+    if (name.hash == 0 || name.record == 0) continue;
+    char text[256] = {};
+    if (read_at(archive, name.text, text, sizeof text - 1) == 0)
+      exit(say(failed, "locale-archive ends early"));
+    if (const char* wrong = wrong_with(text)) exit(say(failed, "%s of locale-archive %s", text, wrong));
+    ++count;
+  }
+  fclose(archive);
+  return count;
+}
+
+/// The one that is asked for, and all that the tree has.
 int locale(int, char** words) {
-  if (setlocale(LC_ALL, words[0]) == nullptr) return say(failed, "setlocale does not take %s", words[0]);
-  const char* codeset = nl_langinfo(CODESET);
-  return say(strcmp(codeset, "UTF-8") == 0 ? ok : failed, "%s has the characters %s", words[0], codeset);
+  if (const char* wrong = wrong_with(words[0])) return say(failed, "the locale %s %s", words[0], wrong);
+  const int directories = try_directories();
+  return say(ok, "%s and all locales of the tree can be used: %d", words[0], directories + try_archive());
 }
 
 int local_time(int, char**) {

@@ -77,6 +77,7 @@ PAM_CONF = files(
 FAMILIES = {
     "libgcc": ("threads", "", {"libgcc_s.so.1"}),
     "charsets": ("plain", 'include = ["charsets"]', {"KOI8-R.so", "gconv-modules.cache"}),
+    "locale": ("plain", 'include = ["locale"]', {"LC_CTYPE", "LC_TIME"}),
     "resolver": ("plain", 'include = ["resolver"]', {"hosts", "services"}),
     "zoneinfo": ("plain", 'include = ["zoneinfo"]', {"localtime"}),
     "zoneinfo-all": ("plain", 'include = ["zoneinfo-all"]', {"Kathmandu"}),
@@ -128,22 +129,65 @@ def test_a_family_works_with_its_bundle_and_not_without(jail, yard, bundle):
     assert any("unix_chkpwd" in line for line in found["notes"]) == (bundle == "pam")
 
 
-def test_the_locale_of_the_host(jail, yard):
-    """C.UTF-8 is built into glibc since 2.35; the bundle's file makes the difference for older ones alone. So another
-    locale is made here, and brought by the means of a bundle."""
-    subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", "--no-archive", "/usr/lib/locale/de_DE.utf8"], capture_output=True)
+def german(out=None):
+    """de_DE.UTF-8 for the layers of this process: a directory, or in an archive below `out`."""
+    words = ["--no-archive", "/usr/lib/locale/de_DE.utf8"] if out is None else ["--prefix", out, "de_DE.UTF-8"]
+    if out is not None:
+        (out / "usr/lib/locale").mkdir(parents=True)
+    subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", *words], check=True, capture_output=True)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    """As long as it was, but half of its tables say nothing: setlocale() takes it all the same."""
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2].ljust(size, b"\0"))
+
+
+@pytest.mark.parametrize("file, damage, words", [
+    ("C.utf8/LC_TIME", pathlib.Path.unlink, "the locale C.UTF-8 cannot be loaded"),
+    ("C.utf8/LC_CTYPE", cut, "the locale C.UTF-8 cannot be loaded"),
+    ("C.utf8/LC_CTYPE", emptied, "the locale C.UTF-8 does not know its letters"),
+    ("de_DE.utf8/LC_MESSAGES/SYS_LC_MESSAGES", pathlib.Path.unlink, "/usr/lib/locale/de_DE.utf8 cannot be loaded"),
+    ("de_DE.utf8/LC_COLLATE", cut, "/usr/lib/locale/de_DE.utf8 cannot be loaded"),
+    ("de_DE.utf8/LC_CTYPE", emptied, "/usr/lib/locale/de_DE.utf8 does not know its letters"),
+])
+def test_every_locale_of_the_tree_is_tried(jail, yard, file, damage, words):
+    german()
     program = compile(yard / "program", CALLS["plain"][0])
-    bundles = jail.home / "manifests/bundles"
-    bundles.mkdir(parents=True)
-    (bundles / "german.toml").write_text(
-        'version = 1\ndescription = "German"\noptional_files = ["/usr/lib/locale/de_DE.utf8"]\n'
-        '[[probe]]\nname = "set it"\nrun = ["locale", "de_DE.UTF-8"]\n'
-    )
-    manifest(jail, program, tree='include = ["german", "locale"]')
+    copied = '{ from = "/usr/lib/locale/de_DE.utf8", to = "/usr/lib/locale/de_DE.utf8" }'
+    manifest(jail, program, tree='include = ["locale"]\n' + files(copied))
     jail.run("build", "x")
-    assert all(probe["works"] for probe in probes(jail, "locale") + probes(jail, "german"))
-    shutil.rmtree(jail.tree("x") / "usr/lib/locale/de_DE.utf8")
-    assert not probes(jail, "german", status=1)[0]["works"]
+    assert [(probe["works"], probe["said"]) for probe in probes(jail, "locale")] == [
+        (True, "C.UTF-8 and all locales of the tree can be used: 2")]
+    path = jail.tree("x") / "usr/lib/locale" / file
+    whole = path.read_bytes()
+    path.unlink()  # it may be the store's
+    path.write_bytes(whole)
+    assert probes(jail, "locale")[0]["works"]
+    damage(path)
+    found, = probes(jail, "locale", status=1)
+    assert found["said"] == words
+
+
+def test_every_locale_of_an_archive_is_tried(jail, yard):
+    german(yard / "prefix")
+    archive = yard / "prefix/usr/lib/locale/locale-archive"
+    program = compile(yard / "program", CALLS["plain"][0])
+    copied = f'{{ from = "{archive}", to = "/usr/lib/locale/locale-archive" }}'
+    manifest(jail, program, tree='include = ["locale"]\n' + files(copied))
+    jail.run("build", "x")
+    assert probes(jail, "locale")[0]["said"] == "C.UTF-8 and all locales of the tree can be used: 2"
+    in_tree = jail.tree("x") / "usr/lib/locale/locale-archive"
+    whole = in_tree.read_bytes()
+    in_tree.unlink()
+    for content, words in ((whole[:10000], "locale-archive ends early"), (b"no" + whole, "locale-archive is none"),
+                           (whole[: len(whole) // 2], "de_DE.utf8 of locale-archive cannot be loaded")):
+        in_tree.write_bytes(content)
+        assert probes(jail, "locale", status=1)[0]["said"] == words
 
 
 def test_a_thread_that_cannot_end_is_told_in_glibc_s_words(jail, yard):

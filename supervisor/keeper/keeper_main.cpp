@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -131,6 +132,7 @@ class Keeper {
   [[noreturn]] void run() noexcept;
 
  private:
+  [[noreturn]] void end(int code) noexcept;
   void start_jaild() noexcept;
   void watch(pid_t jaild) noexcept;
   [[noreturn]] void become_jaild(int socket) noexcept;
@@ -157,6 +159,8 @@ class Keeper {
   int pending_signal_ = 0;         ///< came while no jaild was there
   unsigned deaths_while_ending_ = 0;
   bool ending_ = false;      ///< SIGTERM, SIGINT or SIGPWR has come
+  bool machine_ = false;     ///< we are the init of a machine: the kernel panics where that exits
+  bool restart_ = false;     ///< the machine's end is to be a new start: SIGINT, as from Ctrl-Alt-Del
   bool full_ = false;        ///< jaild's socket has no room
   bool deaf_ = false;        ///< jaild has shut its end down
   bool started_ = false;     ///< a jaild has run once: one that cannot be started is no end any more
@@ -182,8 +186,11 @@ void Keeper::watch(pid_t jaild) noexcept {
 }
 
 void Keeper::run() noexcept {
-  // Even PID 1 may be a keeper: it is everybody's parent already.
-  if (::getpid() != 1 && ::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+  // Even PID 1 may be a keeper: it is everybody's parent already. In a container's pid namespace this call of
+  // reboot(2) is refused; of a machine it makes Ctrl-Alt-Del a SIGINT for us.
+  if (::getpid() == 1)
+    machine_ = ::reboot(RB_DISABLE_CAD) == 0;
+  else if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
     die(Exit::host, "cannot become a subreaper");
   // Nothing but SIGKILL ends us: SIGPIPE, a terminal's signals and strays wait for ever.
   sigset_t all;
@@ -211,6 +218,15 @@ void Keeper::run() noexcept {
       deaf_ = true;  // jaild has shut it down: it would be ready for ever
     if ((fds[0].revents & POLLIN) != 0) on_signals();
   }
+}
+
+void Keeper::end(int code) noexcept {
+  if (machine_) {
+    say("jaild has ended (%d): %s", code, restart_ ? "restarting the machine" : "powering off");
+    ::sync();
+    ::reboot(restart_ ? RB_AUTOBOOT : RB_POWER_OFF);
+  }
+  ::_exit(code);
 }
 
 int Keeper::wait_time() const noexcept {
@@ -261,6 +277,7 @@ void Keeper::on_signals() noexcept {
     const int number = static_cast<int>(info.ssi_signo);
     if (number == SIGCHLD) continue;  // reap() asks the kernel each turn: signals may have been merged
     if (number != SIGHUP) ending_ = true;
+    if (number == SIGINT) restart_ = true;
     pass_on(number == SIGPWR ? SIGTERM : number);
   }
 }
@@ -292,7 +309,7 @@ void Keeper::reap() noexcept {
 
 void Keeper::on_death(int status) noexcept {
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  if (code >= 0 && code != static_cast<int>(Exit::internal)) ::_exit(code);
+  if (code >= 0 && code != static_cast<int>(Exit::internal)) end(code);
   on_records();  // what it stored before it died
   recover_unread();
   ::close(ours_);
@@ -303,7 +320,7 @@ void Keeper::on_death(int status) noexcept {
   const pid_t pid = std::exchange(jaild_, -1);
   if (ending_ && ++deaths_while_ending_ > last_chances) {
     say("jaild keeps dying instead of ending; giving up");
-    ::_exit(static_cast<int>(Exit::internal));
+    end(static_cast<int>(Exit::internal));
   }
   const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
   std::int64_t delay = backoff_.after_death(now_ms() - started_ms_, killed);

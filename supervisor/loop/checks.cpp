@@ -25,6 +25,8 @@ namespace {
 constexpr uid_t nobody = 65534;
 constexpr std::size_t max_output = 64 * 1024;
 constexpr int exit_setup = 125;  ///< as env(1) and our own `run` have it
+constexpr int exit_not_executable = 126;
+constexpr int exit_not_found = 127;
 constexpr const char* path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Pipe {
@@ -39,10 +41,10 @@ Result<Pipe> make_pipe() {
   return pipe;
 }
 
-[[noreturn]] void child_fails(const char* step) {
+[[noreturn]] void child_fails(const char* step, int status = exit_setup) {
   const int error = errno;
   ::dprintf(STDERR_FILENO, "%s: %s\n", step, ::strerrordesc_np(error));
-  ::_exit(exit_setup);
+  ::_exit(status);
 }
 
 /// Gives up all that root has, for good.
@@ -80,7 +82,7 @@ void become_nobody() {
   std::array<char*, 3> environment{const_cast<char*>(path), const_cast<char*>("LC_ALL=C.UTF-8"), nullptr};
   ::environ = environment.data();  // execvpe would search the PATH of the old one
   ::execvp(argv[0], argv.data());
-  child_fails(argv[0]);
+  child_fails(argv[0], errno == ENOENT ? exit_not_found : exit_not_executable);
 }
 
 /// The last line that is not empty, fit for a message.
@@ -133,7 +135,7 @@ Result<void> CheckRun::watch_all() {
   stderr_watch_ = err;
   timer_ = loop_.at(Clock::now() + timeout_, [this] {
     timer_ = 0;
-    finish(fmt::format("no result within {}", service::describe(timeout_)));
+    finish({fmt::format("no result within {}", service::describe(timeout_))});
   });
   return {};
 }
@@ -162,7 +164,7 @@ void CheckRun::read_output(UniqueFd& pipe, Token& watch, std::string& into) {
   while ((got = ::read(pipe.get(), bytes.data(), bytes.size())) > 0) {
     into.append(bytes.data(), static_cast<std::size_t>(got));
     if (into.size() > max_output) {
-      finish(fmt::format("wrote more than {} KiB", max_output / 1024));
+      finish({fmt::format("wrote more than {} KiB", max_output / 1024)});
       return;
     }
   }
@@ -173,7 +175,7 @@ void CheckRun::ended() {
   siginfo_t info{};
   if (::waitid(P_PIDFD, static_cast<id_t>(process_.get()), &info, WEXITED | WNOHANG) != 0) {
     process_.reset();
-    finish(lost);
+    finish({lost});
     return;
   }
   if (info.si_pid == 0) return;
@@ -187,13 +189,17 @@ void CheckRun::ended() {
       text->append(bytes.data(), static_cast<std::size_t>(got));
     loop_.forget(*watch);
   }
-  finish(judge(info.si_code, info.si_status));
+  const bool asked = info.si_code != CLD_EXITED ||
+                     (info.si_status != exit_not_executable && info.si_status != exit_not_found);
+  finish({judge(info.si_code, info.si_status), asked});
 }
 
 std::string CheckRun::judge(int code, int status) const {
   const std::string said = last_line(!errors_.empty() ? errors_ : output_);
   const std::string because = said.empty() ? "" : ": " + said;
   if (code != CLD_EXITED) return service::describe_exit(status) + because;
+  if (status == exit_not_executable || status == exit_not_found)
+    return fmt::format("it cannot be run{}", because);
   if (status != 0) return fmt::format("exited with status {}{}", status, because);
   if (output_.size() > max_output) return fmt::format("wrote more than {} KiB", max_output / 1024);
   if (!expect_.empty() && output_.find(expect_) == std::string::npos)
@@ -201,10 +207,10 @@ std::string CheckRun::judge(int code, int status) const {
   return {};
 }
 
-void CheckRun::finish(std::string failure) {
+void CheckRun::finish(Outcome outcome) {
   for (Token* token : {&process_watch_, &stdout_watch_, &stderr_watch_, &timer_}) loop_.forget(*token);
   const OnDone done = std::move(on_done_);
-  done(std::move(failure));  // may destroy *this
+  done(std::move(outcome));  // may destroy *this
 }
 
 }  // namespace jail::loop

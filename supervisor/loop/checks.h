@@ -16,8 +16,12 @@ namespace jail::loop {
 /// One run of a check. Its end kills what still runs: all that it started is in a pid namespace of its own.
 class CheckRun {
  public:
-  /// Called once, from the loop: empty when the check passed, else why not. The run may be destroyed in it.
-  using OnDone = std::function<void(std::string failure)>;
+  struct Outcome {
+    std::string failure;  ///< empty when the check passed, else why not
+    bool asked = true;  ///< false: its command cannot be run (126, 127), which says nothing about the service
+  };
+  /// Called once, from the loop. The run may be destroyed in it.
+  using OnDone = std::function<void(Outcome outcome)>;
 
   /// `network`: a network namespace (nsfs descriptor, borrowed for the call); -1: ours.
   [[nodiscard]] static Result<std::unique_ptr<CheckRun>> start(EventLoop& loop, const Check& check,
@@ -35,7 +39,7 @@ class CheckRun {
   void read_output(UniqueFd& pipe, Token& watch, std::string& into);
   void ended();
   [[nodiscard]] std::string judge(int code, int status) const;
-  void finish(std::string failure);
+  void finish(Outcome outcome);
 
   EventLoop& loop_;
   std::string expect_;

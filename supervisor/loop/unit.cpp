@@ -139,23 +139,26 @@ void Unit::kill_all() {
 
 void Unit::run_check() {
   if (check_) return;  // the answer of the one that runs is as good
-  if (!spec_.check) return check_done("the generation has no check");
+  if (!spec_.check) return check_done({"the generation has no check"});
   // A service without a network is reached by the sockets that it is passed, from the host's.
   const int network = spec_.network == LaunchSpec::Network::none ? -1 : network_.get();
-  auto run = CheckRun::start(house_.loop, *spec_.check, network, [this](std::string failure) {
+  auto run = CheckRun::start(house_.loop, *spec_.check, network, [this](CheckRun::Outcome outcome) {
     const std::unique_ptr<CheckRun> done = std::move(check_);
-    if (!failure.empty()) house_.log.debug("{}: the check failed: {}", name_, failure);
-    check_done(std::move(failure));
+    if (!outcome.failure.empty()) house_.log.debug("{}: the check failed: {}", name_, outcome.failure);
+    check_done(std::move(outcome));
   });
   if (run)
     check_ = std::move(*run);
   else
-    check_done(run.error().message);
+    check_done({run.error().message});
 }
 
-void Unit::check_done(std::string failure) {
+void Unit::check_done(CheckRun::Outcome outcome) {
+  const std::string failure = std::move(outcome.failure);
+  if (!outcome.asked && machine_.state() == State::starting)
+    house_.log.warn("{}: its readiness does not wait for the check: {}", name_, failure);
   const auto kind = failure.empty() ? Event::Kind::check_passed : Event::Kind::check_failed;
-  dispatch({kind, 0, 0, failure});
+  dispatch({kind, 0, outcome.asked ? 0 : service::check_not_run, failure});
   tell_checked(failure);
 }
 

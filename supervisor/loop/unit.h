@@ -95,7 +95,7 @@ class Unit {
   void signal_main(int signal);
   void kill_all();
   void run_check();
-  void check_done(std::string failure);
+  void check_done(CheckRun::Outcome outcome);
   void tell_checked(const std::string& failure);
   void look_for_ports();
   [[nodiscard]] std::vector<Port> missing_ports();

@@ -155,6 +155,9 @@ std::string Unit::init_end() const {
     status = house_.reaped(init_pid_);
   }
   if (!status) return "its end was not seen";
+  // The kernel kills all of the cgroup then, its init too (memory.oom.group).
+  if (WIFSIGNALED(*status) && cgroup_.oom_kills() > oom_kills_)
+    return service::describe_exit(*status) + ", out of memory (limits.memory)";
   return WIFEXITED(*status) ? "ended without a word of its init"
                             : "its init was " + service::describe_exit(*status);
 }

@@ -291,7 +291,7 @@ void Machine::begin(Time now) {
   enter(State::starting, now);
   data_.after = After::policy;
   data_.process = data_.running = data_.notified = data_.listening = data_.checked = data_.reloading = false;
-  data_.exit_known = data_.failure = data_.killed = false;
+  data_.exit_known = data_.failure = data_.killed = uncheckable_ = false;
   data_.exit_status = 0;
   data_.pid = 0;
   data_.started = now;
@@ -359,7 +359,7 @@ void Machine::note_ports(const Event& event, Time now) {
 }
 
 void Machine::note_check_passed(const Event&, Time now) {
-  checking_ = false;
+  checking_ = uncheckable_ = false;
   data_.checked = true;
   data_.waiting_for.clear();
   data_.check_at.reset();
@@ -374,7 +374,10 @@ void Machine::note_check_failed(const Event& event, Time now) {
   data_.checked = false;
   data_.waiting_for = event.text;
   data_.check_at.reset();
-  if (data_.state == State::starting)
+  uncheckable_ = event.status == check_not_run;
+  if (data_.state == State::starting && uncheckable_)
+    consider_ready(now);
+  else if (data_.state == State::starting)
     data_.check_at = now + check_retry;
   else if (policy_.check_interval.count() > 0)
     data_.check_at = now + policy_.check_interval;
@@ -385,7 +388,7 @@ void Machine::consider_ready(Time now) {
   const Ready& wanted = policy_.ready;
   if (wanted.notify && !data_.notified) return;
   if (wanted.listen && !data_.listening) return;
-  if (wanted.check && policy_.has_check && !data_.checked) {
+  if (wanted.check && policy_.has_check && !data_.checked && !uncheckable_) {
     // The dearest question comes last: it is asked only when the cheap ones are answered.
     if (!data_.check_at) data_.check_at = now;
     start_check_when_due(now);
@@ -393,7 +396,7 @@ void Machine::consider_ready(Time now) {
   }
   enter(State::ready, now);
   data_.ready_at = now;
-  data_.waiting_for.clear();
+  if (!uncheckable_) data_.waiting_for.clear();
   if (policy_.has_check && policy_.check_interval.count() > 0)
     data_.check_at =
         now + (data_.checked ? policy_.check_interval : std::min(policy_.check_interval, first_check));

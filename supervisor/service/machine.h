@@ -65,7 +65,7 @@ struct Event {
     main_changed,   ///< pid: signals go there from now on
     ports,          ///< text: the ports that nobody listens on yet, "udp:53, tcp:53"; empty: all are there
     check_passed,
-    check_failed,  ///< text: why
+    check_failed,  ///< text: why; status: check_not_run where its command cannot be run
     exited,    ///< the daemon; status as waitpid(2) gives it; text: more about it ("out of memory"), or ""
     gone,      ///< the init and all with it; text: what is known of its end, or ""
     deadline,  ///< wake() is reached
@@ -76,6 +76,8 @@ struct Event {
   std::string text;
 };
 inline constexpr std::size_t event_count = 20;
+/// A check that nobody can run says nothing about the service: readiness does not wait for it.
+inline constexpr int check_not_run = 127;
 
 /// What the driver has to do, in order.
 struct Action {
@@ -218,7 +220,8 @@ class Machine {
 
   Policy policy_;
   Snapshot data_;
-  bool checking_ = false;  ///< not part of the snapshot: a check dies with its jaild
+  bool checking_ = false;     ///< not part of the snapshot: a check dies with its jaild
+  bool uncheckable_ = false;  ///< the last check could not be run
   Actions actions_;
 };
 

@@ -29,7 +29,7 @@ struct Bench {
 
   Actions tell(Kind kind, int number = 0, std::string text = {}) {
     Event event{kind, 0, 0, std::move(text)};
-    (kind == Kind::exited ? event.status : event.pid) = number;
+    (kind == Kind::exited || kind == Kind::check_failed ? event.status : event.pid) = number;
     return machine.apply(event, now);
   }
   /// Lets time pass up to each wake within `span`, as a loop would.
@@ -136,6 +136,22 @@ TEST_CASE("each readiness is waited for, and all that are wanted together") {
     CHECK(bench.state() == State::ready);
     CHECK_FALSE(bench.data().checked);
     CHECK(has(bench.pass(seconds(10)), Do::run_check));
+  }
+  SECTION("a check that cannot be run says nothing: readiness does not wait for it") {
+    policy.ready.check = policy.has_check = true;
+    policy.check_interval = seconds(10);
+    Bench bench(policy);
+    bench.tell(Kind::start);
+    bench.tell(Kind::launched);
+    CHECK(has(bench.tell(Kind::running, 1), Do::run_check));
+    CHECK(answer_of(bench.tell(Kind::check_failed, check_not_run, "it cannot be run"), Do::answer_up) ==
+          "ok");
+    CHECK(bench.state() == State::ready);
+    CHECK_FALSE(bench.data().checked);
+    CHECK(has(bench.pass(seconds(10)), Do::run_check));  // it may have been installed
+    // A new life asks anew.
+    bench.tell(Kind::gone, 0, "");
+    CHECK(bench.state() != State::ready);
   }
   SECTION("a check that readiness does not wait for is first asked soon, then at its interval") {
     policy.has_check = true;

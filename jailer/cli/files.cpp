@@ -7,6 +7,7 @@
 #include "jailer/cli/format.h"
 #include "jailer/cli/generations.h"
 #include "jailer/cli/verbs.h"
+#include "jailer/tree/attributes_json.h"
 #include "jailer/tree/lock.h"
 #include "jailer/tree/lock_reader.h"
 #include "supervisor/base/quote.h"
@@ -43,6 +44,7 @@ nlohmann::json as_json(const LockEntry& entry) {
   } else {
     object["size"] = entry.size;
     object["sha256"] = entry.sha256;
+    if (!entry.xattrs.empty()) object["xattrs"] = tree::attributes_json(entry.xattrs);
   }
   return object;
 }

@@ -69,7 +69,10 @@ std::string title(const HostChange& change) {
 
 const char* in_words(const HostChange& change) {
   static constexpr std::pair<std::string_view, const char*> words[] = {
-      {"content", "another content"}, {"gone", "gone"}, {"type", "no regular file any more"}};
+      {"content", "another content"},
+      {"gone", "gone"},
+      {"type", "no regular file any more"},
+      {"xattr", "other extended attributes"}};
   for (const auto& [what, text] : words)
     if (change.what == what) return text;
   return "changed";

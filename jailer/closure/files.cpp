@@ -1,6 +1,7 @@
 // [tree] files, directories and devices: what is copied as it is.
 #include <fcntl.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 #include <array>
@@ -82,10 +83,23 @@ void needs_of_copy(Copy& copy, const std::string& source, const std::string& tre
   plan_needs(copy.work, source, tree_path, copy.place);
 }
 
+/// Of a single file: below a directory some may have them and others not.
+void warn_of_missing_attributes(Copy& copy, const std::string& source) {
+  if (copy.file.xattrs.empty()) return;
+  const auto fd = copy.work.source.open_at(source, O_RDONLY | O_NOFOLLOW | O_NOCTTY);
+  if (!fd) return;  // the build says so, too
+  for (const std::string& name : copy.file.xattrs)
+    if (::fgetxattr(fd->get(), name.c_str(), nullptr, 0) < 0)
+      copy.work.out.warn(copy.place,
+                         fmt::format("{} has no attribute {} that could be copied", quote(source), name));
+}
+
 void copy_regular(Copy& copy, const std::string& source, const std::string& to, mode_t mode) {
   Entry entry = copy.entry(to, EntryType::file);
   entry.source = source;
   entry.mode = copy.file.mode.value_or(mode & widest_mode(copy.file)) & 07777U;
+  entry.xattrs.insert(copy.file.xattrs.begin(), copy.file.xattrs.end());
+  if (copy.count == 1) warn_of_missing_attributes(copy, source);
   const std::string tree_path = copy.work.out.put(std::move(entry), copy.place);
   needs_of_copy(copy, source, tree_path, mode);
 }

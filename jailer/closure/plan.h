@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,8 @@ struct Entry {
   std::string target;                  ///< symlink
   dev_t device = 0;                    ///< device nodes
   bool secret = false;                 ///< never shared, never exported unasked
-  std::vector<Reason> why;             ///< at least one; the first is the one shown
+  std::set<std::string> xattrs;  ///< file: extended attributes that are copied where its source has them
+  std::vector<Reason> why;       ///< at least one; the first is the one shown
 };
 
 /// A directory that a volume starts with. Its path is relative to the volume.

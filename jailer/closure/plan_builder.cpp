@@ -185,6 +185,8 @@ void PlanBuilder::add_reasons(Entry& there, std::vector<Reason>&& reasons) {
 void PlanBuilder::join(Entry& there, Entry&& entry, const Place& place) {
   const bool strong = weak_.count(there.path) == 0;
   const bool secret = there.secret || entry.secret;
+  std::set<std::string> xattrs = there.xattrs;
+  xattrs.insert(entry.xattrs.begin(), entry.xattrs.end());
   if (there.type == entry.type && (!strong || same_thing(there, entry))) {
     if (!strong && !same_thing(there, entry)) {
       // What only stood for something else gives way, and keeps its reasons behind the new ones.
@@ -196,6 +198,7 @@ void PlanBuilder::join(Entry& there, Entry&& entry, const Place& place) {
     }
     weak_.erase(there.path);
     there.secret = secret;
+    there.xattrs = std::move(xattrs);
     return;
   }
   const std::string both =

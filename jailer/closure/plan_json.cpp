@@ -43,6 +43,7 @@ json to_object(const Entry& entry) {
   if (entry.content) object["size"] = entry.content->size();
   if (!entry.target.empty()) object["target"] = entry.target;
   if (entry.secret) object["secret"] = true;
+  if (!entry.xattrs.empty()) object["xattrs"] = entry.xattrs;
   if (entry.type == EntryType::character_device || entry.type == EntryType::block_device) {
     object["major"] = major(entry.device);
     object["minor"] = minor(entry.device);

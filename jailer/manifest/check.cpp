@@ -165,6 +165,8 @@ class Checker {
       if (file.from && (at_or_below(*file.from, "/proc") || at_or_below(*file.from, "/sys") ||
                         at_or_below(*file.from, "/dev")))
         problem(path + ".from", quote(*file.from, 128) + " is no file that can be copied");
+      if (file.text && !file.xattrs.empty())
+        problem(path + ".xattrs", "are copied from a source, and 'text' has none");
       if (file.secret && file.text)
         problem(path,
                 "is secret, but whoever reads the manifest reads it: put it into a file, and use 'from'");

@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include "jailer/manifest/attribute_name.h"
 #include "jailer/manifest/suggest.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/instance.h"
@@ -280,6 +281,14 @@ std::string Requirement::read(std::string_view text, std::string& out) {
 
 std::string DlopenLevel::read(std::string_view text, std::string& out) {
   return one_of(text, expected, {"none", "required", "recommended", "suggested"}, out);
+}
+
+std::string AttributeName::read(std::string_view text, std::string& out) {
+  const bool nul = text.find('\0') != std::string_view::npos;  // told already, as in any string
+  if (std::string wrong = nul ? "" : attribute_problem(text); !wrong.empty())
+    return quote(text, 64) + " " + wrong;
+  out = text;
+  return {};
 }
 
 std::string Pattern::read(std::string_view text, std::string& out) {

@@ -67,6 +67,7 @@ JAIL_TEXT_CODEC(Network, "\"host\", \"none\", \"private\" or \"netns:NAME\"");
 JAIL_TEXT_CODEC(ReadyWhen, "\"started\", \"notify\", \"listen\" or \"check\"");
 JAIL_TEXT_CODEC(Requirement, "a feature's name");
 JAIL_TEXT_CODEC(DlopenLevel, "\"none\", \"required\", \"recommended\" or \"suggested\"");
+JAIL_TEXT_CODEC(AttributeName, "the name of an extended attribute such as \"security.capability\"");
 JAIL_TEXT_CODEC(Pattern, "a name or a pattern such as \"lib*.so.1\"");
 #undef JAIL_TEXT_CODEC
 

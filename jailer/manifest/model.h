@@ -31,6 +31,7 @@ struct File {
   std::string owner = "root";
   std::string group = "root";
   bool secret = false;
+  std::vector<std::string> xattrs = {};  ///< names of extended attributes that are copied with it
 };
 
 struct Tree {

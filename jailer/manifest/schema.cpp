@@ -147,7 +147,7 @@ constexpr Field<Sandbox> syscalls_field() {
   return field;
 }
 
-constexpr std::array<Field<File>, 7> file_table = {
+constexpr std::array<Field<File>, 8> file_table = {
     text<&File::to, AbsolutePath>("to", true),
     text<&File::from, AbsolutePath>("from"),
     text<&File::text, Text>("text"),
@@ -155,6 +155,7 @@ constexpr std::array<Field<File>, 7> file_table = {
     text<&File::owner, Account>("owner"),
     text<&File::group, Account>("group"),
     flag<&File::secret>("secret"),
+    set_of<&File::xattrs, AttributeName>("xattrs"),
 };
 
 constexpr std::array<Field<Tree>, 9> tree_table = {

@@ -24,6 +24,19 @@ std::string owner(const LockEntry& entry) {
   return fmt::format("{}:{}", entry.uid, entry.gid);
 }
 
+/// The names of those that are not the same in both, by any map from names to what can be compared.
+template <class Map>
+std::vector<std::string> different(const Map& a, const Map& b) {
+  std::set<std::string> names;
+  for (const Map* map : {&a, &b})
+    for (const auto& [name, value] : *map) {
+      const Map& other = map == &a ? b : a;
+      const auto found = other.find(name);
+      if (found == other.end() || !(found->second == value)) names.insert(name);
+    }
+  return {names.begin(), names.end()};
+}
+
 std::vector<std::string> differences(const LockEntry& a, const LockEntry& b) {
   if (a.type != b.type) return {"type " + arrow(tree::type_name(a.type), tree::type_name(b.type))};
   std::vector<std::string> what;
@@ -34,6 +47,7 @@ std::vector<std::string> differences(const LockEntry& a, const LockEntry& b) {
   if (a.major != b.major || a.minor != b.minor)
     what.push_back("device " +
                    arrow(fmt::format("{}:{}", a.major, a.minor), fmt::format("{}:{}", b.major, b.minor)));
+  for (const std::string& name : different(a.xattrs, b.xattrs)) what.push_back("xattr " + escape(name));
   return what;
 }
 
@@ -83,19 +97,6 @@ std::vector<PackageChange> compare_packages(const Lock& before, const Lock& afte
   for (const std::string& name : names)
     if (version(a, name) != version(b, name)) changes.push_back({name, version(a, name), version(b, name)});
   return changes;
-}
-
-/// The names of those that are not the same in both, by any map from names to what can be compared.
-template <class Map>
-std::vector<std::string> different(const Map& a, const Map& b) {
-  std::set<std::string> names;
-  for (const Map* map : {&a, &b})
-    for (const auto& [name, value] : *map) {
-      const Map& other = map == &a ? b : a;
-      const auto found = other.find(name);
-      if (found == other.end() || !(found->second == value)) names.insert(name);
-    }
-  return {names.begin(), names.end()};
 }
 
 std::map<std::string, std::string> volumes_of(const Lock& lock) {

@@ -13,7 +13,7 @@ struct EntryChange {
   enum class Kind : std::uint8_t { added, removed, changed };
   Kind kind = Kind::changed;
   std::string path;
-  std::vector<std::string> what;  ///< of a changed one: "content", "mode 0755 -> 0644", "target a -> b" ...
+  std::vector<std::string> what;  ///< of a changed one: "content", "mode 0755 -> 0644", "xattr user.x" ...
   bool copied = false;            ///< a file that has a source
   std::string package;            ///< that owns its source; empty for none
 };

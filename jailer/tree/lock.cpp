@@ -3,7 +3,9 @@
 // field can hold one), so that no two trees have the same bytes. The fields of a record, numbers in decimal
 // without leading zeros, the mode in octal:
 //   path  type  mode  uid  gid  and then   file: size sha256   symlink: target   *_device: major minor
-// but of a file that is secret the word "secret" in the place of size and sha256 (secrets.h);
+// and of a file with extended attributes the name and the value of each, sorted, the value as in the lock (no
+// name begins as a path does);
+// but of a file that is secret the word "secret" in the place of all that (secrets.h);
 // with the type's name as in the lock ("directory", "file", "symlink", "character_device", "block_device").
 // What a tree is made of and nothing else: no times, inodes or link counts; sources, packages and reasons are
 // left to the seal.
@@ -17,6 +19,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "jailer/tree/attributes_json.h"
 #include "jailer/tree/hash.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/lock_text.h"
@@ -62,6 +65,7 @@ json entry_json(const LockEntry& entry) {
       if (entry.secret) break;
       object["size"] = entry.size;
       object["sha256"] = entry.sha256;
+      if (!entry.xattrs.empty()) object["xattrs"] = tree::attributes_json(entry.xattrs);
       break;
     case EntryType::symlink:
       object["target"] = to_text(entry.target);
@@ -129,10 +133,13 @@ void add_record(fmt::memory_buffer& records, const LockEntry& entry) {
                  nul, entry.uid, nul, entry.gid, nul);
   switch (entry.type) {
     case EntryType::file:
-      if (entry.secret)
+      if (entry.secret) {
         fmt::format_to(out, "secret{}", nul);
-      else
-        fmt::format_to(out, "{}{}{}{}", entry.size, nul, entry.sha256, nul);
+        break;
+      }
+      fmt::format_to(out, "{}{}{}{}", entry.size, nul, entry.sha256, nul);
+      for (const auto& [name, value] : entry.xattrs)
+        fmt::format_to(out, "{}{}{}{}", name, nul, tree::attribute_text(value), nul);
       break;
     case EntryType::symlink:
       fmt::format_to(out, "{}{}", entry.target, nul);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "jailer/closure/plan.h"
+#include "jailer/tree/attributes.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/generation.h"
 
@@ -27,6 +28,7 @@ struct LockEntry {
   std::string package_version;
   std::string package_architecture;  ///< "amd64", "all"
   bool secret = false;
+  Attributes xattrs;  ///< files; of secret ones not in the lock's text either
   std::vector<Reason> why;
 };
 

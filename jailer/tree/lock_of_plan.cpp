@@ -24,6 +24,7 @@ LockEntry lock_entry(const Entry& entry, const Material* material) {
   if (material != nullptr) {
     locked.size = material->size;
     locked.sha256 = material->sha256;
+    locked.xattrs = material->xattrs;
     locked.source = entry.source;
     locked.package = material->package;
     locked.package_version = material->version;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "jailer/tree/attributes_json.h"
 #include "jailer/tree/lock_text.h"
 #include "jailer/tree/root_dir.h"
 #include "supervisor/base/quote.h"
@@ -100,12 +101,21 @@ void read_reasons(Object& object, std::vector<Reason>& why, const std::string& w
   }
 }
 
+void read_attributes(Object& object, Attributes& xattrs) {
+  const json* value = object.find("xattrs", false);
+  if (value == nullptr) return;
+  auto read = attributes_from_json(*value);
+  if (!read) return object.complain("\"xattrs\" must be an object of names and values (0x...)");
+  xattrs = std::move(*read);
+}
+
 void read_payload(Object& object, LockEntry& entry) {
   switch (entry.type) {
     case EntryType::file:
       if (!entry.secret) {
         object.number("size", entry.size);
         object.hash("sha256", entry.sha256);
+        read_attributes(object, entry.xattrs);
       }
       object.text("source", entry.source, false);
       object.text("package", entry.package, false);

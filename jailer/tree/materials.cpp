@@ -82,12 +82,28 @@ class Collector {
     const auto known = store_.index.sources.find(host_path(root_, entry.source));
     if (known != store_.index.sources.end() && known->second.device == status.st_dev &&
         known->second.stamp == material.stamp && !known->second.sha256.empty()) {
+      JAIL_TRY(same, look_at_attributes(material));
+      if (!same) {
+        unknown_.push_back(&material - materials_.data());
+        return {};
+      }
       material.sha256 = known->second.sha256;
       material.mentions = known->second.mentions;
     } else {
       unknown_.push_back(&material - materials_.data());
     }
     return {};
+  }
+
+  /// The index knows bytes alone: attributes are read at every build. False where the source has changed
+  /// since the look.
+  Result<bool> look_at_attributes(Material& material) const {
+    const Entry& entry = *material.entry;
+    if (entry.xattrs.empty()) return true;
+    JAIL_TRY(source, open_source(root_, entry.source));
+    JAIL_TRY(xattrs, read_attributes(source.fd.get(), entry.xattrs, entry.mode, source.shown));
+    material.xattrs = std::move(xattrs);
+    return stamp_of(source.status) == material.stamp && unchanged(source);
   }
 
   /// The largest first, so that the last ones to finish are small.
@@ -108,17 +124,20 @@ class Collector {
     const Entry& entry = *material.entry;
     if (material.shared) {
       Object object = material.object();
-      JAIL_CHECK(store_.ingest(root_, entry.source, object, status, worker));
+      JAIL_CHECK(store_.ingest(root_, entry, object, status, worker));
       material.sha256 = std::move(object.sha256);
+      material.xattrs = std::move(object.xattrs);
       material.size = object.size;
       material.checked = true;
     } else {
       JAIL_TRY(source, open_source(root_, entry.source));
+      JAIL_TRY(xattrs, read_attributes(source.fd.get(), entry.xattrs, entry.mode, source.shown));
       JAIL_TRY(hash, hash_file(source.fd.get(), worker.hash, worker.buffer, source.shown));
       if (!unchanged(source))
         return with_hint(fail(Exit::io, "{}: changed while it was read", source.shown), "build again");
       status = source.status;
       material.sha256 = std::move(hash);
+      material.xattrs = std::move(xattrs);
       material.size = static_cast<std::uint64_t>(status.st_size);
     }
     material.stamp = stamp_of(status);
@@ -222,7 +241,7 @@ Result<void> check_objects(const RootDir& root, std::vector<Material>& materials
     bytes += store.known(material.object().key()) == nullptr ? material.size : 0;
   }
   return parallel(unchecked.size(), bytes, [&](std::size_t i, Worker& worker) -> Result<void> {
-    JAIL_CHECK(store.ensure(root, unchecked[i]->entry->source, unchecked[i]->object(), worker));
+    JAIL_CHECK(store.ensure(root, *unchecked[i]->entry, unchecked[i]->object(), worker));
     unchecked[i]->checked = true;
     return {};
   });

@@ -22,11 +22,12 @@ struct Material {
   bool shared = false;   ///< lives in the store
   bool checked = false;  ///< shared: the object was made or seen to be whole by this build
   Stamp stamp;           ///< of the source
+  Attributes xattrs;     ///< of those that the entry wants what the source has
   std::string package;
   std::string version;
   std::string architecture;
   std::vector<std::string> mentions;  ///< libraries that stand in it as text: elf/mentions.h
-  [[nodiscard]] Object object() const { return {sha256, size, entry->mode, entry->uid, entry->gid}; }
+  [[nodiscard]] Object object() const { return {sha256, size, entry->mode, entry->uid, entry->gid, xattrs}; }
 };
 
 /// Files larger than this, neither generated nor secret, are shared (a block: smaller ones gain nothing).

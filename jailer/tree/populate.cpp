@@ -28,6 +28,8 @@ std::string problem_of(const Plan& plan, const std::string& path, const Entry& e
     return fmt::format("its source {} is not a clean absolute path", quote(entry.source));
   if (entry.type == EntryType::file && entry.content && !entry.source.empty())
     return "it has content and a source";
+  if (!entry.xattrs.empty() && (entry.type != EntryType::file || entry.content))
+    return "it has attributes and no source";
   const std::string& target = entry.target;
   if (entry.type == EntryType::symlink &&
       (target.empty() || target.size() >= PATH_MAX || target.find('\0') != std::string::npos))
@@ -107,9 +109,11 @@ class Populator {
     // Hashed although the stamp is known: two writes within one tick of the clock have one stamp.
     JAIL_TRY(copied, copy_bytes(source, fd.get(), entry.path, true, worker));
     buffer_ = std::move(worker.buffer);
-    if (copied != material.sha256 || !unchanged(source))
+    JAIL_TRY(xattrs, read_attributes(source.fd.get(), entry.xattrs, entry.mode, source.shown));
+    if (copied != material.sha256 || xattrs != material.xattrs || !unchanged(source))
       return with_hint(fail(Exit::io, "{}: changed during the build", source.shown), "build again");
-    return finish(fd.get(), entry);
+    JAIL_CHECK(finish(fd.get(), entry));
+    return set_attributes(fd.get(), xattrs, quote(entry.path));
   }
 
   static Result<void> device(const Cursor::Place& place, const Entry& entry) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "jailer/tree/attributes_json.h"
 #include "jailer/tree/lock_reader.h"
 #include "jailer/tree/lock_text.h"
 #include "jailer/tree/remove_tree.h"
@@ -21,11 +22,30 @@ using nlohmann::json;
 constexpr std::size_t max_file = 256UL << 20U;
 constexpr const char* version_key = "version";
 constexpr const char* files_key = "files";
+constexpr const char* xattrs_key = "xattrs";
 
 bool is_hash(const json& value) {
   if (!value.is_string()) return false;
   const auto& text = value.get_ref<const std::string&>();
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+/// What secrets.json has of one file; false if it is not as it must be.
+bool read_secret(const json& value, LockEntry& entry) {
+  if (!value.is_object() || !value.contains("sha256") || !is_hash(value["sha256"]) ||
+      !value.contains("size") || !value["size"].is_number_unsigned())
+    return false;
+  const auto xattrs = value.find(xattrs_key);
+  if (value.size() != (xattrs == value.end() ? 2 : 3)) return false;
+  entry.xattrs.clear();
+  if (xattrs != value.end()) {
+    auto read = attributes_from_json(*xattrs);
+    if (!read) return false;
+    entry.xattrs = std::move(*read);
+  }
+  entry.sha256 = value["sha256"].get<std::string>();
+  entry.size = value["size"].get<std::uint64_t>();
+  return true;
 }
 
 void overwrite(int fd) {
@@ -46,8 +66,11 @@ void overwrite(int fd) {
 
 std::string secrets_json(const Lock& lock) {
   json files = json::object();
-  for (const LockEntry& entry : lock.entries)
-    if (is_secret_file(entry)) files[to_text(entry.path)] = {{"sha256", entry.sha256}, {"size", entry.size}};
+  for (const LockEntry& entry : lock.entries) {
+    if (!is_secret_file(entry)) continue;
+    json& file = files[to_text(entry.path)] = {{"sha256", entry.sha256}, {"size", entry.size}};
+    if (!entry.xattrs.empty()) file[xattrs_key] = attributes_json(entry.xattrs);
+  }
   if (files.empty()) return {};
   return json{{version_key, 1}, {files_key, std::move(files)}}.dump(1) + "\n";
 }
@@ -65,11 +88,7 @@ Result<void> add_secrets(Lock& lock, std::string_view text, std::string_view nam
   for (LockEntry& entry : lock.entries) {
     if (!is_secret_file(entry)) continue;
     const auto at = files.find(to_text(entry.path));
-    if (at == files.end() || !at->is_object() || at->size() != 2 || !at->contains("sha256") ||
-        !is_hash((*at)["sha256"]) || !at->contains("size") || !(*at)["size"].is_number_unsigned())
-      return bad();
-    entry.sha256 = (*at)["sha256"].get<std::string>();
-    entry.size = (*at)["size"].get<std::uint64_t>();
+    if (at == files.end() || !read_secret(*at, entry)) return bad();
     ++found;
   }
   if (found != files.size()) return bad();

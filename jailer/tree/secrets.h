@@ -1,7 +1,7 @@
-// What a lock leaves out of secret files: their hashes and sizes. A lock is shown, sent and kept with
-// reports; from the hash of a short password its bytes can be guessed, and its size is a hint already. They
-// are in secrets.json beside the lock, root's alone as the secrets themselves are, which verify and builds
-// read.
+// What a lock leaves out of secret files: their hashes, sizes and attributes. A lock is shown, sent and kept
+// with reports; from the hash of a short password its bytes can be guessed, an attribute may hold one, and
+// its size is a hint already. They are in secrets.json beside the lock, root's alone as the secrets
+// themselves are, which verify and builds read.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@
 
 namespace jail::tree {
 
-/// Whether the lock leaves hash and size of `entry` out.
+/// Whether the lock leaves hash, size and attributes of `entry` out.
 [[nodiscard]] inline bool is_secret_file(const LockEntry& entry) {
   return entry.secret && entry.type == EntryType::file;
 }

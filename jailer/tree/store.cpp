@@ -28,7 +28,8 @@ bool looks_like(const struct stat& status, const Object& object) {
 }  // namespace
 
 std::string Object::key() const {
-  return fmt::format("{}-{:04o}-{}-{}", sha256, mode, uid, gid);
+  const std::string key = fmt::format("{}-{:04o}-{}-{}", sha256, mode, uid, gid);
+  return xattrs.empty() ? key : key + "-x" + hash_of(xattrs);
 }
 
 StoreIndex read_store_index(const Instance& instance) {
@@ -78,9 +79,10 @@ Result<Store::Temporary> Store::make_temporary() const {
   return fail_write(errno, "{}: cannot make a file", quote(shown("tmp")));
 }
 
-Result<void> Store::ingest_once(const RootDir& root, const std::string& source, Object& object,
-                                struct stat& status, Worker& worker, bool& changed) const {
-  JAIL_TRY(opened, open_source(root, source));
+Result<void> Store::ingest_once(const RootDir& root, const Entry& file, Object& object, struct stat& status,
+                                Worker& worker, bool& changed) const {
+  JAIL_TRY(opened, open_source(root, file.source));
+  JAIL_TRY(xattrs, read_attributes(opened.fd.get(), file.xattrs, object.mode, opened.shown));
   JAIL_TRY(temporary, make_temporary());
   const std::string name = shown("tmp/" + temporary.name);
   auto copied = copy_bytes(opened, temporary.fd.get(), name, true, worker, writeback_.get());
@@ -93,31 +95,36 @@ Result<void> Store::ingest_once(const RootDir& root, const std::string& source, 
   status = opened.status;
   object.sha256 = std::move(*copied);
   object.size = static_cast<std::uint64_t>(opened.status.st_size);
+  object.xattrs = std::move(xattrs);
   if (!whole(object, worker)) return admit(temporary, object);
   ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
   return {};
 }
 
-Result<void> Store::ingest(const RootDir& root, const std::string& source, Object& object,
-                           struct stat& status, Worker& worker) const {
+Result<void> Store::ingest(const RootDir& root, const Entry& file, Object& object, struct stat& status,
+                           Worker& worker) const {
   bool changed = false;
-  auto done = ingest_once(root, source, object, status, worker, changed);
-  if (!done && changed) done = ingest_once(root, source, object, status, worker, changed);
+  auto done = ingest_once(root, file, object, status, worker, changed);
+  if (!done && changed) done = ingest_once(root, file, object, status, worker, changed);
   if (!done && changed) done.error().hint = "something is writing to it: build again when that is done";
   return done;
 }
 
-/// Gives a finished temporary file its owner, mode and name. Owner before mode: a chown takes set-id bits
-/// away.
+/// Owner, mode and attributes of a copy of `object`. Owner before mode: a chown takes set-id bits away.
+Result<void> Store::dress(int fd, const Object& object, const std::string& shown) {
+  if (::fchown(fd, object.uid, object.gid) != 0 || ::fchmod(fd, object.mode) != 0)
+    return fail_write(errno, "{}: cannot set owner and mode", shown);
+  return set_attributes(fd, object.xattrs, shown);
+}
+
+/// Gives a finished temporary file its name, and all that comes before that.
 Result<void> Store::admit(Temporary& temporary, const Object& object) const {
   const std::string key = object.key();
-  if (::fchown(temporary.fd.get(), object.uid, object.gid) == 0 &&
-      ::fchmod(temporary.fd.get(), object.mode) == 0 &&
-      ::renameat(temporaries_.get(), temporary.name.c_str(), objects_.get(), key.c_str()) == 0)
-    return {};
-  const int error = errno;
-  ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
-  return fail_write(error, "{}: cannot finish the object", quote(shown("objects/" + key)));
+  auto done = dress(temporary.fd.get(), object, quote(shown("objects/" + key)));
+  if (done && ::renameat(temporaries_.get(), temporary.name.c_str(), objects_.get(), key.c_str()) != 0)
+    done = fail_write(errno, "{}: cannot finish the object", quote(shown("objects/" + key)));
+  if (!done) ::unlinkat(temporaries_.get(), temporary.name.c_str(), 0);
+  return done;
 }
 
 const Stamp* Store::known(const std::string& key) const {
@@ -136,17 +143,19 @@ bool Store::whole(const Object& object, Worker& worker) const {
   const UniqueFd fd(::openat(objects_.get(), key.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return false;
   const auto hash = hash_file(fd.get(), worker.hash, worker.buffer, key);
-  return hash && *hash == object.sha256;
+  if (!hash || *hash != object.sha256) return false;
+  const auto differences = attribute_differences(fd.get(), object.xattrs, key);
+  return differences && differences->empty();
 }
 
-Result<void> Store::ensure(const RootDir& root, const std::string& source, const Object& object,
+Result<void> Store::ensure(const RootDir& root, const Entry& file, const Object& object,
                            Worker& worker) const {
   if (whole(object, worker)) return {};
   Object fresh = object;
   struct stat status {};
-  JAIL_CHECK(ingest(root, source, fresh, status, worker));
-  if (fresh.sha256 == object.sha256) return {};
-  return with_hint(fail(Exit::io, "{}: changed during the build", root.shown(source)), "build again");
+  JAIL_CHECK(ingest(root, file, fresh, status, worker));
+  if (fresh.sha256 == object.sha256 && fresh.xattrs == object.xattrs) return {};
+  return with_hint(fail(Exit::io, "{}: changed during the build", root.shown(file.source)), "build again");
 }
 
 /// The object has all the links that the file system allows: an equal one takes its name.
@@ -190,10 +199,7 @@ Result<void> Store::copy_out(const Object& object, int parent, const char* name,
   if (!copy) return fail_write(errno, "{}: cannot make the file in the new tree", quote(path));
   Worker worker;
   JAIL_CHECK(copy_bytes(whole, copy.get(), path, false, worker));
-  // Owner before mode: a chown takes set-id bits away.
-  if (::fchown(copy.get(), object.uid, object.gid) != 0 || ::fchmod(copy.get(), object.mode) != 0)
-    return fail_write(errno, "{}: cannot set owner and mode in the new tree", quote(path));
-  return {};
+  return dress(copy.get(), object, quote(path));
 }
 
 void Store::remember(const Object& object, const Stamp& linked) {

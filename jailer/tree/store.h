@@ -1,13 +1,14 @@
-// The store: one object for each file content, mode and owner that trees share by hard link.
+// The store: one object for each file content, mode, owner and attributes that trees share by hard link.
 //
 //   STATE/store/             root:root 0700
-//     objects/SHA256-MODE-UID-GID
+//     objects/SHA256-MODE-UID-GID[-xATTRIBUTES]   the last a hash, where it has extended attributes
 //     tmp/                   objects in the making; what a dead build left goes with the next one
 //     index                  store_index.h
 //     .lock                  shared by builds; held alone for cleaning
 //
-// An object gets its name by rename when it is whole, with its final owner and mode. It is never written
-// again: an object that is damaged or has its 65,000 links is replaced by a new inode under the same name.
+// An object gets its name by rename when it is whole, with its final owner, mode and attributes. It is never
+// written again: an object that is damaged or has its 65,000 links is replaced by a new inode under the same
+// name.
 #pragma once
 
 #include <sys/types.h>
@@ -19,6 +20,8 @@
 #include <string>
 #include <unordered_map>
 
+#include "jailer/closure/plan.h"
+#include "jailer/tree/attributes.h"
 #include "jailer/tree/copy.h"
 #include "jailer/tree/remove_tree.h"
 #include "jailer/tree/store_index.h"
@@ -34,6 +37,7 @@ struct Object {
   std::uint32_t mode = 0;
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  Attributes xattrs = {};
   [[nodiscard]] std::string key() const;
 };
 
@@ -49,14 +53,15 @@ class Store {
   /// disk by save().
   StoreIndex index;
 
-  /// Copies the source file into the store and hashes it on the way; fills in `object`'s hash and size from
-  /// its mode and owner. `status` is what the source was. Callable from several threads.
-  [[nodiscard]] Result<void> ingest(const RootDir& root, const std::string& source, Object& object,
+  /// Copies the source of the plan's entry `file` into the store and hashes it on the way; fills in
+  /// `object`'s hash, size and attributes, which has mode and owner. `status` is what the source was.
+  /// Callable from several threads.
+  [[nodiscard]] Result<void> ingest(const RootDir& root, const Entry& file, Object& object,
                                     struct stat& status, Worker& worker) const;
 
   /// Makes sure that the object is there and whole: known by its stamp, else by reading it; a missing or
   /// damaged one is made anew from its source. Callable from several threads.
-  [[nodiscard]] Result<void> ensure(const RootDir& root, const std::string& source, const Object& object,
+  [[nodiscard]] Result<void> ensure(const RootDir& root, const Entry& file, const Object& object,
                                     Worker& worker) const;
 
   /// Links the object to `name` in `parent`, or, where the tree is on another file system than the store,
@@ -93,8 +98,9 @@ class Store {
     std::string name;
   };
   [[nodiscard]] Result<Temporary> make_temporary() const;
-  [[nodiscard]] Result<void> ingest_once(const RootDir& root, const std::string& source, Object& object,
+  [[nodiscard]] Result<void> ingest_once(const RootDir& root, const Entry& file, Object& object,
                                          struct stat& status, Worker& worker, bool& changed) const;
+  [[nodiscard]] static Result<void> dress(int fd, const Object& object, const std::string& shown);
   [[nodiscard]] Result<void> admit(Temporary& temporary, const Object& object) const;
   [[nodiscard]] bool whole(const Object& object, Worker& worker) const;
   [[nodiscard]] Result<void> renew(const Object& object) const;

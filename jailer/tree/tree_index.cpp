@@ -47,6 +47,10 @@ bool has_shape(const struct stat& status, const LockEntry& entry) {
          (entry.type != EntryType::file || static_cast<std::uint64_t>(status.st_size) == entry.size);
 }
 
+Object object_of(const LockEntry& entry) {
+  return {entry.sha256, entry.size, entry.mode, entry.uid, entry.gid, entry.xattrs};
+}
+
 std::string to_json(const TreeIndex& index) {
   json entries = json::array();
   for (const Stamp& stamp : index.entries)
@@ -118,8 +122,7 @@ Intact quick_check(const RootDir& tree, const Lock& lock, const TreeIndex& index
     Stamp same_but_ctime = index.entries[i];
     same_but_ctime.ctime = now.ctime;
     const Stamp* known = nullptr;
-    if (entry.type == EntryType::file && now == same_but_ctime)
-      known = store.known(Object{entry.sha256, entry.size, entry.mode, entry.uid, entry.gid}.key());
+    if (entry.type == EntryType::file && now == same_but_ctime) known = store.known(object_of(entry).key());
     if (known == nullptr || *known != now) answer = Intact::doubtful;
   }
   return answer;

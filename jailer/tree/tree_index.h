@@ -34,6 +34,8 @@ enum class Intact : std::uint8_t { yes, doubtful, no };
 
 /// Whether `status` has the type, mode, owner and (of files) size of `entry`.
 [[nodiscard]] bool has_shape(const struct stat& status, const LockEntry& entry);
+/// What the store calls the file `entry`, if it is a shared one.
+[[nodiscard]] Object object_of(const LockEntry& entry);
 /// The S_IFMT bits of `type`.
 [[nodiscard]] mode_t format_of(EntryType type);
 

@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/limits.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -64,29 +63,6 @@ std::string short_hash(const std::string& sha256) {
   return sha256.substr(0, 16) + "...";
 }
 
-/// Attributes that grant something. The labels of the host's own security modules come and go with the host.
-bool grants(std::string_view attribute) {
-  if (attribute.starts_with("system.posix_acl_")) return true;
-  if (!attribute.starts_with("security.")) return false;
-  return attribute != "security.selinux" && attribute != "security.ima" && attribute != "security.evm" &&
-         !attribute.starts_with("security.SMACK64");
-}
-
-std::vector<std::string> granting(const char* names, ssize_t length) {
-  std::vector<std::string> found;
-  for (ssize_t at = 0; at < length;) {
-    const std::string_view name(names + at);
-    if (grants(name)) found.emplace_back(name);
-    at += static_cast<ssize_t>(name.size()) + 1;
-  }
-  return found;
-}
-
-/// For Verifier::report_attributes().
-auto attributes_of(int fd) {
-  return [fd](char* names, std::size_t size) { return ::flistxattr(fd, names, size); };
-}
-
 /// What the generation's index and the store's know of a tree; nothing: every entry is looked at in full.
 class Stamps {
  public:
@@ -107,8 +83,7 @@ class Stamps {
     if (now == entries_[i]) return true;
     // A link more or less of a shared object: then the store has its new stamp.
     if (entry.type != EntryType::file || now.inode != entries_[i].inode) return false;
-    const auto object =
-        store_.objects.find(Object{entry.sha256, entry.size, entry.mode, entry.uid, entry.gid}.key());
+    const auto object = store_.objects.find(object_of(entry).key());
     return object != store_.objects.end() && object->second == now;
   }
 
@@ -214,7 +189,7 @@ class Verifier {
       case EntryType::directory:
         return look_into(entry);
       case EntryType::file:
-        if (entry.sha256.empty()) break;  // a secret of which nothing is known any more; that is told
+        if (entry.sha256.empty()) return {};  // a secret of which nothing is known any more; that is told
         if (static_cast<std::uint64_t>(status.st_size) != entry.size)
           differ(entry.path, "size", "size is {}, must be {}", status.st_size, entry.size);
         add_job(entry, status);
@@ -231,8 +206,8 @@ class Verifier {
     }
     // Not by a descriptor: opening a device does something. The parent's descriptor and l* follow nothing.
     const std::string path = fmt::format("/proc/self/fd/{}/{}", place.parent, place.name);
-    return report_attributes(
-        {&entry}, [&](char* names, std::size_t size) { return ::llistxattr(path.c_str(), names, size); });
+    return report_any_attribute(
+        entry, [&](char* names, std::size_t size) { return ::llistxattr(path.c_str(), names, size); });
   }
 
   void compare_target(const LockEntry& entry, const Cursor::Place& place) {
@@ -247,7 +222,8 @@ class Verifier {
   Result<void> look_into(const LockEntry& entry) {
     const UniqueFd fd = tree_.beneath(entry.path, O_RDONLY | O_DIRECTORY);
     if (!fd) return fail_errno(Exit::io, errno, "{}: cannot open", tree_.shown(entry.path));
-    JAIL_CHECK(report_attributes({&entry}, attributes_of(fd.get())));
+    JAIL_CHECK(report_any_attribute(
+        entry, [&](char* names, std::size_t size) { return ::flistxattr(fd.get(), names, size); }));
     if (is_open(entry.path)) return {};
     JAIL_TRY(names, names_in(fd.get(), entry.path));
     for (const std::string& name : names) {
@@ -297,7 +273,7 @@ class Verifier {
     if (status.st_ino != job.inode || !S_ISREG(status.st_mode))
       return with_hint(fail(Exit::io, "{}: replaced while the tree was verified", tree_.shown(path)),
                        "verify again");
-    JAIL_CHECK(report_attributes(job.entries, attributes_of(fd.get())));
+    JAIL_CHECK(compare_attributes(job, fd.get()));
     const auto size = size_to_read(job);
     if (!size) return {};
     JAIL_TRY(hash, hash_file(fd.get(), worker.hash, worker.buffer, path, {*size, progress_}));
@@ -309,18 +285,18 @@ class Verifier {
     return {};
   }
 
-  /// `list` is flistxattr() or llistxattr() of the one inode that all `entries` show.
-  template <class List>
-  Result<void> report_attributes(const std::vector<const LockEntry*>& entries, const List& list) {
-    // As long as the kernel's list can be: a shorter buffer gets nothing of a long one.
-    std::array<char, XATTR_LIST_MAX> names{};
-    const ssize_t length = list(names.data(), names.size());
-    if (length < 0 && errno != ENOTSUP)
-      return fail_errno(Exit::io, errno, "{}: cannot list the attributes",
-                        tree_.shown(entries.front()->path));
-    for (const std::string& attribute : granting(names.data(), length))
-      for (const LockEntry* entry : entries)
-        differ(entry->path, "xattr", "has the attribute {}, must have none", escape(attribute));
+  /// Of what is no file, and so has none by any lock.
+  Result<void> report_any_attribute(const LockEntry& entry, const ListAttributes& list) {
+    JAIL_TRY(names, attribute_names(list, tree_.shown(entry.path)));
+    for (const std::string& name : names) differ(entry.path, "xattr", "{}", must_not_have(name));
+    return {};
+  }
+
+  Result<void> compare_attributes(const Job& job, int fd) {
+    for (const LockEntry* entry : job.entries) {
+      JAIL_TRY(differences, attribute_differences(fd, entry->xattrs, tree_.shown(entry->path)));
+      for (const std::string& difference : differences) differ(entry->path, "xattr", "{}", difference);
+    }
     return {};
   }
 

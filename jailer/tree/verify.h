@@ -46,7 +46,7 @@ struct VerifyOptions {
 struct HostChange {
   std::string source;
   std::string path;     ///< in the tree
-  std::string what;     ///< "content", "gone", "type"
+  std::string what;     ///< "content", "gone", "type", "xattr"
   std::string package;  ///< by the lock; empty for none
   std::string locked_version;
   std::string version;  ///< that the root has now; empty where the package is gone
@@ -59,8 +59,9 @@ struct HostResult {
   std::vector<HostChange> changes;  ///< sorted by package, then by source
 };
 
-/// Compares the sources of `lock` in `root` with their hashes. options.quick: those that the store's index
-/// knows by their stamp are not read.
+/// Compares the sources of `lock` in `root` with their hashes, and their attributes with those that it lists:
+/// one that the lock has not is no change. options.quick: those that the store's index knows by their stamp
+/// are not read.
 [[nodiscard]] Result<HostResult> verify_host(const Lock& lock, const std::string& root,
                                              const VerifyOptions& options = {});
 

@@ -8,9 +8,11 @@
 #include <cerrno>
 #include <map>
 #include <optional>
+#include <set>
 #include <tuple>
 
 #include "jailer/closure/packages.h"
+#include "jailer/tree/attributes.h"
 #include "jailer/tree/copy.h"
 #include "jailer/tree/parallel.h"
 #include "jailer/tree/store.h"
@@ -80,6 +82,24 @@ class HostVerifier {
                        [&](const LockEntry* entry) { return entry->size == job.size; });
   }
 
+  /// Of one entry of a source that is there: two may have its ACL by two modes.
+  Result<bool> same_attributes(const LockEntry& entry) const {
+    if (entry.xattrs.empty()) return true;
+    JAIL_TRY(source, open_source(root_, entry.source));
+    std::set<std::string> names;
+    for (const auto& [name, value] : entry.xattrs) names.insert(name);
+    JAIL_TRY(there, read_attributes(source.fd.get(), names, entry.mode, source.shown));
+    return there == entry.xattrs;
+  }
+
+  /// What is no longer as `entry` has it; null for nothing.
+  Result<const char*> change_of(const Job& job, const LockEntry& entry) const {
+    if (job.gone) return *job.gone;
+    if (job.sha256 != entry.sha256) return "content";
+    JAIL_TRY(same, same_attributes(entry));
+    return same ? nullptr : "xattr";
+  }
+
   Result<void> read_unknown() {
     std::vector<Job*> unknown;
     std::uint64_t bytes = 0;
@@ -113,13 +133,10 @@ class HostVerifier {
     std::vector<std::string> asked;
     for (const Job& job : jobs_)
       for (const LockEntry* entry : *job.entries) {
-        if (!job.gone && job.sha256 == entry->sha256) continue;
-        result_.changes.push_back({*job.source,
-                                   entry->path,
-                                   job.gone.value_or("content"),
-                                   entry->package,
-                                   entry->package_version,
-                                   {}});
+        JAIL_TRY(what, change_of(job, *entry));
+        if (what == nullptr) continue;
+        result_.changes.push_back(
+            {*job.source, entry->path, what, entry->package, entry->package_version, {}});
         asked.push_back(*job.source);
       }
     if (asked.empty()) return {};

@@ -25,7 +25,8 @@ struct ExportOptions {
 [[nodiscard]] Result<void> export_tar(const Lock& lock, const tree::RootDir& tree,
                                       const ExportOptions& options, const Take& write);
 
-/// Type, mode, owner, size, SHA-256, target and device of each entry; no times. Reads nothing.
+/// Type, mode, owner, size, SHA-256, target and device of each entry; no times, and no extended attributes,
+/// for which mtree has no word. Reads nothing.
 [[nodiscard]] std::string export_mtree(const Lock& lock, const ExportOptions& options);
 
 }  // namespace jail::views

@@ -3,6 +3,7 @@
 #include <array>
 #include <map>
 
+#include "jailer/tree/acl.h"
 #include "jailer/tree/lock_text.h"
 #include "jailer/views/export.h"
 #include "supervisor/base/quote.h"
@@ -144,6 +145,11 @@ class Writer {
     put_number(header.mtime, static_cast<std::uint64_t>(options_.time), "mtime", pax);
     put_number(header.major, entry.major, "SCHILY.devmajor", pax);
     put_number(header.minor, entry.minor, "SCHILY.devminor", pax);
+    // By the name that star gave them, and GNU tar and libarchive took over.
+    for (const auto& [attribute, value] : entry.xattrs) pax["SCHILY.xattr." + attribute] = value;
+    // An ACL once more: libarchive, and GNU tar with --acls, take it in this form alone.
+    if (const auto acl = entry.xattrs.find(tree::access_acl); acl != entry.xattrs.end())
+      pax["SCHILY.acl.access"] = tree::acl_text(acl->second);
     // Values of pax are UTF-8 unless said otherwise.
     for (const char* key : {"path", "linkpath"}) {
       const auto value = pax.find(key);

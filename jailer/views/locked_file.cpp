@@ -54,6 +54,8 @@ Result<void> LockedReader::read(const LockEntry& entry, const Take& take) {
   if (!fd || ::fstat(fd.get(), &status) != 0) return not_as_locked(entry, "cannot be opened in the tree");
   if (!tree::has_shape(status, entry))
     return not_as_locked(entry, "its type, mode, owner or size is not as locked");
+  JAIL_TRY(differences, tree::attribute_differences(fd.get(), entry.xattrs, tree_->shown(entry.path)));
+  if (!differences.empty()) return not_as_locked(entry, "it " + differences.front());
   for (std::uint64_t left = entry.size; left > 0;) {
     const ssize_t got = ::pread(fd.get(), buffer_.data(), std::min<std::uint64_t>(buffer_.size(), left),
                                 static_cast<off_t>(entry.size - left));

@@ -26,8 +26,8 @@ class LockedReader {
   /// Whether type, mode, owner, size, target and device of what stands at the entry's path are as locked.
   [[nodiscard]] Result<void> check(const LockEntry& entry);
 
-  /// Gives all bytes of a file to `take`, exactly as many as the lock says, and checks that they are those.
-  /// After an error what was taken is worth nothing.
+  /// Gives all bytes of a file to `take`, exactly as many as the lock says, and checks that they are those,
+  /// and that its extended attributes are. After an error what was taken is worth nothing.
   [[nodiscard]] Result<void> read(const LockEntry& entry, const Take& take);
 
  private:

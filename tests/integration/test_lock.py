@@ -16,7 +16,9 @@ PAGE = (REPO / "contrib/man/jail.lock.5").read_text()
 ALL = {"path", "type", "mode", "uid", "gid", "why"}
 OF_TYPE = {"directory": set(), "symlink": {"target"}, "character_device": {"major", "minor"}, "block_device": {"major", "minor"},
            "file": {"size", "sha256"}}
-OPTIONAL = {"source", "package", "package_version", "package_architecture", "secret"}
+OPTIONAL = {"source", "package", "package_version", "package_architecture", "secret", "xattrs"}
+
+ATTRIBUTES = {"user.b": b"", "user.a": b"\0a\xff", "security.capability": bytes.fromhex("0100000200040000000000000000000000000000")}
 
 MANIFEST = r"""
 version = 1
@@ -25,7 +27,7 @@ binaries = ["/usr/bin/true", "/bin/sh"]
 users = ["nobody"]
 devices = ["null"]
 files = [{ from = "@HOME@/odd", to = "/usr/share/odd" }, { from = "@HOME@/key", to = "/etc/key", secret = true, mode = "0400" },
-         { from = "@HOME@/tool", to = "/usr/bin/tool", mode = "0711" }]
+         { from = "@HOME@/tool", to = "/usr/bin/tool", mode = "0711", xattrs = ["user.b", "user.a", "security.capability"] }]
 [[volume]]
 name = "v"
 path = "/var/lib/v"
@@ -48,6 +50,8 @@ def it():
         (instance.home / "key").write_text("hunter2")
         (instance.home / "tool").write_bytes((b"#!/bin/sh\n" + b"#" * 6000))
         (instance.home / "tool").chmod(0o6755)
+        for name, value in ATTRIBUTES.items():
+            os.setxattr(instance.home / "tool", name, value)
         instance.manifest("tiny", MANIFEST.replace("@HOME@", str(instance.home)))
         instance.run("build", "tiny")
         yield instance
@@ -68,6 +72,8 @@ def tree_hash(lock):
         fields = [unquoted(entry["path"]), entry["type"], f"{int(entry['mode'], 8):o}", str(entry["uid"]), str(entry["gid"])]
         if entry["type"] == "file":
             fields += ["secret"] if entry.get("secret") else [str(entry["size"]), entry["sha256"]]
+            for name, value in sorted(entry.get("xattrs", {}).items()):
+                fields += [name, value]
         elif entry["type"] == "symlink":
             fields += [unquoted(entry["target"])]
         elif entry["type"] != "directory":
@@ -87,6 +93,11 @@ def test_the_tree_hash_and_the_seal_can_be_computed_from_the_page_alone(it):
     assert without != text and hashlib.sha256(b"jail-lock-v1\0" + without).hexdigest() == lock["seal"]
     # And it is a hash of something: another mode is another hash.
     lock["entries"][1]["mode"] = "0700"
+    assert tree_hash(lock) != lock["tree_hash"]
+    lock = json.loads(text)
+    tool = next(entry for entry in lock["entries"] if entry["path"] == "/usr/bin/tool")
+    assert list(tool["xattrs"].items()) == [(name, "0x" + value.hex()) for name, value in sorted(ATTRIBUTES.items())]
+    del tool["xattrs"]["user.a"]
     assert tree_hash(lock) != lock["tree_hash"]
 
 
@@ -137,6 +148,8 @@ def test_every_entry_is_what_stands_in_the_tree_and_nothing_else_stands_there(it
             with open(path, "rb") as file:
                 content = file.read()
             assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["size"], entry["sha256"])
+            there = {name: "0x" + os.getxattr(path, name).hex() for name in os.listxattr(path)}
+            assert there == entry.get("xattrs", {}), path
     modes = {unquoted(e["path"]): e["mode"] for e in lock["entries"]}
     assert modes[b"/usr/bin/tool"] == "0711"
     assert [path for path, mode in modes.items() if int(mode, 8) & 0o6000] == []

@@ -65,6 +65,8 @@ TEST_CASE("rules between values") {
        "d.toml:8:1: tree.files./x: needs 'from' (a source) or 'text' (the content)"},
       {"[[tree.files]]\nto = \"/x\"\nfrom = \"/y\"\ntext = \"\"\n",
        "d.toml:8:1: tree.files./x: has both 'from' and 'text'; a file has one source"},
+      {"[[tree.files]]\nto = \"/x\"\ntext = \"\"\nxattrs = [\"user.a\"]\n",
+       "d.toml:11:10: tree.files./x.xattrs: are copied from a source, and 'text' has none"},
       {"[[tree.files]]\nto = \"/v/x\"\ntext = \"\"\n[[volume]]\nname = \"v\"\npath = \"/v\"\n",
        "d.toml:9:6: tree.files./v/x.to: '/v/x' would be hidden by the volume 'v', mounted at '/v'"},
       {"[[tree.files]]\nto = \"/run/x\"\ntext = \"\"\n",

@@ -49,12 +49,14 @@ Lock sample() {
   file.package = "bind9";
   file.package_version = "1:9.18.33-1~deb12u2";
   file.package_architecture = "amd64";
+  file.xattrs = {{"security.capability", std::string("\1\0\xff", 3)}, {"user.empty", ""}};
   file.why = {{"binary", "", "tree.binaries[0]"}, {"needed", "/lib", "libc.so.6"}};
   lock.entries.push_back(file);
   LockEntry key = entry("/sealed", EntryType::file, 0400);
   key.secret = true;
-  key.size = 32;  // neither of the two is in the text
+  key.size = 32;  // none of the three is in the text
   key.sha256 = std::string(64, 'b');
+  key.xattrs = {{"user.checksum", std::string(8, '\xbb')}};
   lock.entries.push_back(key);
   lock.frozen = {{"filter.bpf", zeros}, {"launch.json", zeros}, {"manifest.json", zeros}};
   lock.volumes = {{"named-cache", "/var/cache/bind", 103, 110, 0750}};
@@ -102,6 +104,8 @@ TEST_CASE("A lock comes back as it went, byte for byte") {
   CHECK(key.secret);
   CHECK(key.size == 0);
   CHECK(key.sha256.empty());
+  CHECK(key.xattrs.empty());
+  CHECK(file.xattrs == sample().entries.at(5).xattrs);
   CHECK(file.why == sample().entries.at(5).why);
   CHECK(lock->entries.at(2).major == 4294967295U);
   CHECK(lock->entries.at(4).target == "usr/lib");
@@ -129,13 +133,20 @@ TEST_CASE("The tree hash is what lock.cpp says, field by field") {
   add({"/dev/disk", "block_device", "660", "0", "0", "4294967295", "0"});
   add({"/dev/null", "character_device", "666", "0", "0", "1", "3"});
   add({"/lib", "symlink", "777", "0", "0", "usr/lib"});
-  add({entries.at(5).path, "file", "4755", "4294967294", "110", "18446744073709551615",
-       std::string(64, 'a')});
+  add({entries.at(5).path, "file", "4755", "4294967294", "110", "18446744073709551615", std::string(64, 'a'),
+       "security.capability", "0x0100ff", "user.empty", "0x"});
   add({"/sealed", "file", "400", "0", "0", "secret"});
   CHECK(tree_hash(entries) == sha256_hex(records));
   // Why something is there, and whose it was, is not what a tree is made of.
   entries.at(5).package = "other";
   entries.at(5).why.clear();
+  CHECK(tree_hash(entries) == sample().tree_hash);
+  // Nor what is secret.
+  entries.at(6).xattrs.clear();
+  CHECK(tree_hash(entries) == sample().tree_hash);
+  entries.at(5).xattrs["user.empty"] = "x";
+  CHECK(tree_hash(entries) != sample().tree_hash);
+  entries.at(5).xattrs["user.empty"] = "";
   CHECK(tree_hash(entries) == sample().tree_hash);
   entries.at(5).mode = 0755;
   CHECK(tree_hash(entries) != sample().tree_hash);
@@ -144,11 +155,12 @@ TEST_CASE("The tree hash is what lock.cpp says, field by field") {
 TEST_CASE("Hashes and sizes of secret files are beside the lock, and fit it or are refused") {
   const Lock whole = sample();
   const std::string text = tree::secrets_json(whole);
-  CHECK(to_json(whole).find(std::string(64, 'b')) == std::string::npos);
+  CHECK(to_json(whole).find(std::string(16, 'b')) == std::string::npos);
   Lock lock = lock_from_json(to_json(whole), "lock").value();
   REQUIRE(tree::add_secrets(lock, text, "secrets.json"));
   CHECK(lock.entries.at(6).size == 32);
   CHECK(lock.entries.at(6).sha256 == std::string(64, 'b'));
+  CHECK(lock.entries.at(6).xattrs == whole.entries.at(6).xattrs);
   CHECK(to_json(lock) == to_json(whole));
   const auto refused_with = [&](const std::string& from, const std::string& to) {
     std::string other = text;
@@ -161,6 +173,9 @@ TEST_CASE("Hashes and sizes of secret files are beside the lock, and fit it or a
   CHECK(refused_with("bbbb", "BBBB"));
   CHECK(refused_with("\"size\": 32", "\"size\": -1"));
   CHECK(refused_with("\"size\": 32", "\"size\": 32, \"x\": 1"));
+  CHECK(refused_with("\"xattrs\"", "\"x\""));
+  CHECK(refused_with("\"0xbb", "\"0xBB"));
+  CHECK(refused_with("user.checksum", "checksum"));
   CHECK(refused_with("\"version\": 1", "\"version\": 2"));
   CHECK(refused_with("{", "["));
   Lock without = whole;
@@ -257,6 +272,14 @@ TEST_CASE("What is wrong with a lock is named with its place") {
       {"\"target\":\"usr/lib\"", "\"target\":\"\"", R"(entries[4]: "target" is empty)"},
       {"\"target\":\"usr/lib\"", "\"size\":1,\"target\":\"usr/lib\"", "entries[4]: unknown key 'size'"},
       {"\"package\":\"bind9\"", "\"package\":\"\"", R"(entries[5]: "package" is empty)"},
+      {"\"user.empty\":\"0x\"", "\"user.empty\":\"0x0\"",
+       R"(entries[5]: "xattrs" must be an object of names and values (0x...))"},
+      {"\"user.empty\":\"0x\"", "\"other.empty\":\"0x\"",
+       R"(entries[5]: "xattrs" must be an object of names and values (0x...))"},
+      {"\"target\":\"usr/lib\"", "\"target\":\"usr/lib\",\"xattrs\":{\"user.x\":\"0x\"}",
+       "entries[4]: unknown key 'xattrs'"},
+      {"\"secret\":true", "\"secret\":true,\"xattrs\":{\"user.x\":\"0x\"}",
+       "entries[6]: unknown key 'xattrs'"},
       {"\"secret\":true", "\"secret\":false", R"(entries[6]: "secret" can only be true)"},
       {"\"secret\":true", "\"secret\":1", R"(entries[6]: "secret" can only be true)"},
       {"\"secret\":true", "\"secret\":true,\"size\":1", "entries[6]: unknown key 'size'"},

@@ -199,7 +199,7 @@ std::string CheckRun::judge(int code, int status) const {
   const std::string because = said.empty() ? "" : ": " + said;
   if (code != CLD_EXITED) return service::describe_exit(status) + because;
   if (status == exit_not_executable || status == exit_not_found)
-    return fmt::format("it cannot be run{}", because);
+    return fmt::format("it cannot be run (exit status {}){}", status, because);
   if (status != 0) return fmt::format("exited with status {}{}", status, because);
   if (output_.size() > max_output) return fmt::format("wrote more than {} KiB", max_output / 1024);
   if (!expect_.empty() && output_.find(expect_) == std::string::npos)

@@ -33,7 +33,7 @@ def test_one_that_cannot_be_run_keeps_no_service_from_being_ready(command):
         serve(it, command)
         it.run("start", "sleeper")
         assert it.status("sleeper")["state"] == "ready"
-        assert "sleeper: its readiness does not wait for the check: it cannot be run: " in (it.home / "jaild.err").read_text()
+        assert "sleeper: its readiness does not wait for the check: it cannot be run (exit status 12" in (it.home / "jaild.err").read_text()
         assert "cannot be run" in it.run("status", "sleeper", status=None).stdout
 
 

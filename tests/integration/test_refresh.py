@@ -88,7 +88,7 @@ def test_a_check_that_fails_before_anything_is_changed_can_be_no_judge(it):
     broken.write_text("")
     install("1.1")
     pid = it.serves("1.0", 2)
-    assert "left as it is, for already now the check fails: exited with status 127" in it.run("refresh", "thing", status=1).stderr
+    assert "left as it is, for already now the check fails: it cannot be run (exit status 127)" in it.run("refresh", "thing", status=1).stderr
     assert it.serves("1.0", 2) == pid and it.generations() == [2, 1]
     broken.unlink()
     it.run("refresh", "thing")

@@ -74,11 +74,13 @@ Result<Outcome> build_one(const Context& context, const std::string& name, const
         name, {same->generation, false, same->files, same->bytes}, {}, {}, std::move(same->warnings), true};
   }
   Looks looks;
-  JAIL_TRY(planned, plan_build(context, name, &looks));
+  Memo memo;
+  if (witnessed && !options.force) memo = Memo::load(context.instance, name);
+  JAIL_TRY(planned, plan_build(context, name, &looks, witnessed ? &memo : nullptr));
   JAIL_CHECK(demand_safe_manifests(context, planned));
   if (!options.into.empty()) return build_into(context, planned, options);
   JAIL_TRY(built, build(context.instance, planned.plan, planned.frozen,
-                        {options.force, witnessed ? &looks : nullptr}));
+                        {options.force, witnessed ? &looks : nullptr, witnessed ? &memo : nullptr}));
   refresh::forget(context.instance, planned.plan.name);
   Outcome outcome{planned.plan.name, built, {}, {}, built.warnings};
   if (!built.mended.empty())

@@ -15,8 +15,8 @@ struct Planned {
 };
 
 /// Reads the manifest `name` (or the one at that path), plans its tree, lays out its policy. Changes nothing.
-/// What was looked at for that is noted in `looks`.
+/// What was looked at for that is noted in `looks`; `memo` as make_plan() has it.
 [[nodiscard]] Result<Planned> plan_build(const Context& context, const std::string& name,
-                                         Looks* looks = nullptr);
+                                         Looks* looks = nullptr, Memo* memo = nullptr);
 
 }  // namespace jail::cli

@@ -181,6 +181,8 @@ void plan_mounts(Work& work) {
 
 namespace {
 
+constexpr const char* remembered_closures = "closures";
+
 /// What some bundle wants to hear of.
 elf::Symbols watched(const Result<std::vector<manifest::Bundle>>& bundles) {
   elf::Symbols symbols;
@@ -193,9 +195,10 @@ elf::Symbols watched(const Result<std::vector<manifest::Bundle>>& bundles) {
 }  // namespace
 
 Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manifest, const std::string& root,
-                       Looks* looks) {
+                       Looks* looks, Memo* memo) {
   JAIL_TRY(source, SourceRoot::open(root, looks));
-  JAIL_TRY(resolver, elf::Resolver::open(root, looks));
+  Looks resolvers;
+  JAIL_TRY(resolver, elf::Resolver::open(root, looks != nullptr ? &resolvers : nullptr));
   JAIL_TRY(accounts, read_accounts(source));
   Plan plan;
   plan.name = manifest.name;
@@ -204,6 +207,10 @@ Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manif
   PlanBuilder builder(plan, manifest, source);
   const auto bundles = manifest::load_bundles(instance);
   resolver.watch(watched(bundles));
+  if (memo != nullptr) {
+    const std::string* closures = memo->find(remembered_closures);
+    resolver.recall(closures != nullptr ? *closures : std::string_view());
+  }
   Work work{instance, manifest, source, resolver, accounts, builder, bundles};
   builder.put_directory("/", {"parent", {}, "the root"}, {});
   plan_programs(work);
@@ -219,6 +226,8 @@ Result<Plan> make_plan(const Instance& instance, const manifest::Manifest& manif
   plan_loader_cache(work);
   check_links(work);
   JAIL_CHECK(builder.finish());
+  if (looks != nullptr) looks->add(resolvers);
+  if (memo != nullptr) memo->put(remembered_closures, resolver.memory());
   return plan;
 }
 

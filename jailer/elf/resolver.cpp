@@ -10,6 +10,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "jailer/elf/remembered.h"
 #include "jailer/elf/script.h"
 #include "jailer/elf/session.h"
 #include "supervisor/base/quote.h"
@@ -82,9 +83,12 @@ Result<std::vector<Node*>> load(Session& session, Node& first) {
 }  // namespace
 
 struct Resolver::Impl {
-  explicit Impl(RootTree tree) : store(std::move(tree)) {}
+  Impl(RootTree tree, Looks* its_looks) : store(std::move(tree)), looks(its_looks) {}
 
   FileStore store;
+  Looks* looks;
+  std::optional<Remembered> remembered;  ///< where it is wanted
+  std::string watched;                   ///< a hash of the symbols, for that
   std::map<std::pair<std::string, bool>, std::unique_ptr<LdCache>> caches;
   std::map<std::string, LoaderPolicy> policies;             ///< by ABI and loader
   std::map<std::string, std::unique_ptr<Search>> searches;  ///< the same, and by processor
@@ -449,29 +453,62 @@ Resolver::~Resolver() = default;
 
 Result<Resolver> Resolver::open(const std::string& root, Looks* looks) {
   JAIL_TRY(tree, RootTree::open(root, looks));
-  return Resolver(std::make_unique<Impl>(std::move(tree)));
+  return Resolver(std::make_unique<Impl>(std::move(tree), looks));
 }
 
 void Resolver::watch(Symbols symbols) {
+  std::vector<std::string_view> sorted(symbols.begin(), symbols.end());
+  std::sort(sorted.begin(), sorted.end());
+  impl_->watched = fmt::format("{}", fmt::join(sorted, " "));
   impl_->store.watch(std::move(symbols));
 }
 
+void Resolver::recall(std::string_view memory) {
+  if (impl_->looks == nullptr) return;
+  impl_->remembered.emplace();
+  impl_->remembered->recall(memory, impl_->watched, *impl_->looks);
+}
+
+std::string Resolver::memory() const {
+  return impl_->remembered ? impl_->remembered->to_text(impl_->watched, *impl_->looks) : std::string();
+}
+
+template <class Work>
+Result<Closure> Resolver::by_heart(const std::string& question, const Detail& detail, const Work& work) {
+  // A list for one processor, or one with all that was tried, is nobody's but the caller's.
+  const bool usual = impl_->remembered && !detail.tried && detail.processor == nullptr;
+  if (!usual) return work();
+  const std::string whole =
+      fmt::format("{} {}{}", question, detail.imports ? 'i' : '-', detail.set_id ? 's' : '-');
+  if (const Closure* known = impl_->remembered->closure(whole)) return *known;
+  auto found = work();
+  if (found) impl_->remembered->add(whole, *found);
+  return found;
+}
+
 Result<Closure> Resolver::resolve(const std::string& path, Detail detail) {
-  return impl_->run_everywhere({path, nullptr, detail});
+  return by_heart(path, detail, [&] { return impl_->run_everywhere({path, nullptr, detail}); });
 }
 
 Result<Closure> Resolver::resolve_library(const std::string& soname_or_path, const std::string& for_path,
                                           Detail detail, const std::string& by) {
   if (soname_or_path.empty()) return fail(Exit::usage, "a library needs a name");
-  const Impl::Wanted wanted{soname_or_path, by};
-  return impl_->run_everywhere({for_path, &wanted, detail});
+  const std::string question = fmt::format("{}\n{}\n{}", for_path, soname_or_path, by);
+  return by_heart(question, detail, [&] {
+    const Impl::Wanted wanted{soname_or_path, by};
+    return impl_->run_everywhere({for_path, &wanted, detail});
+  });
 }
 
 Result<LoaderPolicy> Resolver::policy(const std::string& for_path) {
+  if (impl_->remembered)
+    if (const LoaderPolicy* known = impl_->remembered->policy(for_path)) return *known;
   JAIL_TRY(program, impl_->open_program(for_path));
   const ElfFile& elf = *program.file->elf;
   const std::string interpreter = elf.interpreter.value_or(default_policy(elf.header.abi).interpreter);
-  return impl_->search_for(elf.header.abi, interpreter, {}).policy();
+  const LoaderPolicy& policy = impl_->search_for(elf.header.abi, interpreter, {}).policy();
+  if (impl_->remembered) impl_->remembered->add(for_path, policy);
+  return policy;
 }
 
 Result<Located> Resolver::locate(const std::string& path) const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "jailer/elf/loader_policy.h"
@@ -99,6 +100,13 @@ class Resolver {
   /// large closure imports tens of thousands. To be called before anything is resolved.
   void watch(Symbols symbols);
 
+  /// Answers as an earlier resolver of this root did, of which memory() was this, for as long as all that it
+  /// had looked at is what it was. After watch(); needs the `looks` of open(), which must be this resolver's
+  /// alone.
+  void recall(std::string_view memory);
+  /// For recall(). Empty where it is worth nothing.
+  [[nodiscard]] std::string memory() const;
+
   /// All that ld.so would load for `path` (absolute, below the root). A library that cannot be found is an
   /// error that gives the chain (who needs it), and every place that was looked at.
   [[nodiscard]] Result<Closure> resolve(const std::string& path, Detail detail = {});
@@ -118,6 +126,9 @@ class Resolver {
   [[nodiscard]] Result<Located> locate(const std::string& path) const;
 
  private:
+  /// As resolve() and resolve_library(), by heart where that is possible.
+  template <class Work>
+  [[nodiscard]] Result<Closure> by_heart(const std::string& question, const Detail& detail, const Work& work);
   struct Impl;
   explicit Resolver(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -8,7 +8,7 @@
 
 namespace jail {
 
-Result<std::string> compile_filter(const Instance& instance, const manifest::Manifest& manifest) {
+Result<policy::Policy> read_policy(const Instance& instance, const manifest::Manifest& manifest) {
   policy::Policy policy;
   std::vector<std::string> problems;
   std::string hint;
@@ -40,6 +40,11 @@ Result<std::string> compile_filter(const Instance& instance, const manifest::Man
   if (!problems.empty()) return with_hint(fail(Exit::manifest, "{}", fmt::join(problems, "\n")), hint);
   for (const std::string& capability : manifest.sandbox.capabilities)
     policy.packet_sockets = policy.packet_sockets || capability_number(capability) == CAP_NET_RAW;
+  return policy;
+}
+
+Result<std::string> compile_filter(const Instance& instance, const manifest::Manifest& manifest) {
+  JAIL_TRY(policy, read_policy(instance, manifest));
   return policy::compile(policy);
 }
 

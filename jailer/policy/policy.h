@@ -6,6 +6,7 @@
 
 #include "jailer/closure/planner.h"
 #include "jailer/manifest/model.h"
+#include "jailer/policy/compiler.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/instance.h"
 #include "supervisor/spec/launch_spec.h"
@@ -18,9 +19,12 @@ namespace jail {
                                                   const manifest::Manifest& manifest,
                                                   const Accounts& accounts);
 
-/// The seccomp filter of `manifest`'s [sandbox] syscalls: an allow list compiled by libseccomp to one program
-/// for the native architecture; the bytes of struct sock_filter[]. Reproducible. An unknown call or group is
-/// an error with its place in the manifest.
+/// What `manifest`'s [sandbox] syscalls allow, groups resolved. An unknown call or group is an error with its
+/// place in the manifest. policy::compile() makes the filter of it.
+[[nodiscard]] Result<policy::Policy> read_policy(const Instance& instance,
+                                                 const manifest::Manifest& manifest);
+
+/// The seccomp filter of `manifest`: the bytes of struct sock_filter[]. Reproducible.
 [[nodiscard]] Result<std::string> compile_filter(const Instance& instance,
                                                  const manifest::Manifest& manifest);
 

@@ -72,6 +72,7 @@ class Build {
 
  private:
   Result<BuildResult> attempt(const BuildOptions& options) {
+    memo_ = options.memo;
     JAIL_CHECK(clean_stale(jail_));
     if (options.looks != nullptr) look_at_state(*options.looks);
     JAIL_TRY(numbers, generation_numbers(jail_));
@@ -83,6 +84,8 @@ class Build {
     JAIL_TRY(lock, make_lock(plan_, materials_, frozen_));
     lock_ = std::move(lock);
     lock_text_ = to_json(lock_);
+    checked_ = "checked " + closures_fingerprint(plan_, lock_);
+    closures_known_ = memo_ != nullptr && memo_->find(checked_) != nullptr;
     secrets_text_ = secrets_json(lock_);
     JAIL_TRY(volumes_there, check_volumes(instance_, plan_.volumes, false));
     for (const LockEntry& entry : lock_.entries) {
@@ -94,12 +97,14 @@ class Build {
       store_.save();
       result_.generation = now;
       if (options.looks != nullptr) testify(*current, *options.looks);
+      remember();
       return result_;
     }
     if (options.force || !result_.mended.empty()) distrust_objects();
     result_.changed = true;
     result_.generation = std::max(now, numbers.empty() ? 0 : numbers.back()) + 1;
     JAIL_CHECK(make_generation());
+    remember();
     tidy();
     return result_;
   }
@@ -218,10 +223,13 @@ class Build {
     const std::int64_t made = file_clock();
     if (!secrets_text_.empty()) JAIL_CHECK(write_file(dir, generation::secrets, secrets_text_));
     for (const FrozenFile& file : frozen_files) JAIL_CHECK(write_file(dir, file.name, frozen_.*file.bytes));
-    // While the disk works.
-    auto closures = in_background([this, &tree] { return check_closures(plan_, tree); });
+    // While the disk works; and not again for what was found good before.
+    const bool known = closures_known_;
+    auto closures =
+        in_background([this, &tree, known] { return known ? Result<void>() : check_closures(plan_, tree); });
     if (::syncfs(dir) != 0) return fail_write(errno, "{}: cannot sync", quote(jail_.path));
     JAIL_CHECK(closures.get());
+    if (memo_ != nullptr) memo_->put(checked_, "good");
     // Stamps are worth something once the clock of file times has moved on (stamp.h). The sync mostly took
     // that long.
     const bool fine = has_fine_stamps(dir);
@@ -233,6 +241,10 @@ class Build {
     remember_objects(index);
     // Not synced: a torn index is no index, and bytes are read instead.
     return write_file(dir, generation::index, to_json(index));
+  }
+
+  void remember() const {
+    if (memo_ != nullptr) memo_->save(instance_, jail_.dir.get());
   }
 
   /// The new generation stands: what goes wrong here is no failure of the build, and the next one tries
@@ -252,6 +264,9 @@ class Build {
   Store store_;
   RootDir sources_;
   std::vector<Material> materials_;
+  Memo* memo_ = nullptr;
+  std::string checked_;  ///< the memo's name for it that the closures of this tree are as they must be
+  bool closures_known_ = false;
   Lock lock_;
   std::string lock_text_;
   std::string secrets_text_;

@@ -14,6 +14,7 @@
 #include "jailer/tree/lock.h"
 #include "jailer/tree/verify.h"
 #include "jailer/witness/looks.h"
+#include "jailer/witness/memo.h"
 #include "supervisor/base/error.h"
 #include "supervisor/spec/generation.h"
 #include "supervisor/spec/instance.h"
@@ -45,6 +46,9 @@ struct BuildOptions {
   bool force = false;
   /// What the plan was made from, if that is known: a build that finds nothing to do leaves a witness of it.
   Looks* looks = nullptr;
+  /// What the plan was made with, or for: kept for the next build, which finds there too whether the closures
+  /// of this tree were checked.
+  Memo* memo = nullptr;
 };
 
 /// Builds the jail `plan.name`: stages beside, writes lock and index, syncs once, switches `current`. Killed

@@ -1,5 +1,6 @@
 #include "jailer/tree/closure_check.h"
 
+#include "jailer/digest/digest.h"
 #include "jailer/elf/resolver.h"
 #include "supervisor/base/quote.h"
 
@@ -33,6 +34,29 @@ Result<void> check_one(const Plan& plan, elf::Resolver& inside, const std::strin
 }
 
 }  // namespace
+
+std::string closures_fingerprint(const Plan& plan, const Lock& lock) {
+  Sha256 hash;
+  const auto say = [&hash](std::string_view field) {
+    hash.update(field);
+    hash.update(std::string_view("\0", 1));
+  };
+  for (const auto& [program, expected] : plan.closures) {
+    say(program);
+    for (const std::string& source : expected) say(source);
+    say("");
+  }
+  for (const LockEntry& entry : lock.entries) {
+    // Texts of the manifest in /etc, which no loader reads.
+    const bool configuration = entry.type == EntryType::file && entry.source.empty() &&
+                               entry.path.starts_with("/etc/") && !entry.path.starts_with("/etc/ld.so");
+    if (configuration) continue;
+    for (const std::string* field : {&entry.path, &entry.source, &entry.target}) say(*field);
+    if (!entry.secret) say(entry.sha256);
+    say(std::to_string(static_cast<int>(entry.type)));
+  }
+  return hash.hex();
+}
 
 Result<void> check_closures(const Plan& plan, const RootDir& tree) {
   if (plan.closures.empty()) return {};

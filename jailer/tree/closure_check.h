@@ -1,7 +1,10 @@
 // The finished tree, asked by the loader's rules once more.
 #pragma once
 
+#include <string>
+
 #include "jailer/closure/plan.h"
+#include "jailer/tree/lock.h"
 #include "jailer/tree/root_dir.h"
 #include "supervisor/base/error.h"
 
@@ -12,5 +15,8 @@ namespace jail::tree {
 /// another or is not found: a tree that keeps its programs elsewhere than the host may have lost an $ORIGIN.
 /// Reads only.
 [[nodiscard]] Result<void> check_closures(const Plan& plan, const RootDir& tree);
+
+/// A hash of all that check_closures() may look at in a tree that is as `lock` says, and of what it demands.
+[[nodiscard]] std::string closures_fingerprint(const Plan& plan, const Lock& lock);
 
 }  // namespace jail::tree

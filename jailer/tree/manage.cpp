@@ -16,6 +16,7 @@
 #include "jailer/tree/tree_index.h"
 #include "jailer/tree/volumes.h"
 #include "jailer/tree/write_error.h"
+#include "jailer/witness/memo.h"
 #include "supervisor/base/io.h"
 #include "supervisor/base/quote.h"
 #include "supervisor/spec/provides.h"
@@ -221,7 +222,7 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
   const UnlinkWatch watch = store.watch();
   JAIL_CHECK(remove_generations(jail, watch));
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
-  for (const std::string_view note : {stale_mark, refresh_note})
+  for (const char* note : {stale_mark, refresh_note, memo_name})
     for (const std::string& file : {std::string(note), fmt::format(".{}.new", note)})
       if (::unlinkat(jail.dir.get(), file.c_str(), 0) != 0 && errno != ENOENT)
         return fail_write(errno, "{}: cannot remove", quote(jail.path + "/" + file));

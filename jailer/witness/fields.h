@@ -17,6 +17,11 @@ class FieldWriter {
     const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
     text({digits, static_cast<std::size_t>(end - digits)});
   }
+  /// Any bytes, behind their number.
+  void sized(std::string_view some) {
+    number(some.size());
+    bytes += some;
+  }
   std::string bytes;
 };
 
@@ -44,6 +49,14 @@ class FieldReader {
     const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
     if (error != std::errc{} || end != field.data() + field.size()) good_ = false;
   }
+  /// The next `size` bytes, whatever they are.
+  std::string_view bytes(std::size_t size) {
+    if (size > rest_.size()) good_ = false;
+    const std::string_view some = rest_.substr(0, good_ ? size : 0);
+    rest_.remove_prefix(good_ ? size : rest_.size());
+    return some;
+  }
+  [[nodiscard]] std::string_view rest() const { return rest_; }
   /// Passes over `bytes`, which must come next.
   void expect(std::string_view bytes) {
     if (!rest_.starts_with(bytes)) good_ = false;

@@ -39,6 +39,15 @@ class Looks {
   }
   /// Looks by itself.
   void add(std::string path, LookAt how);
+  /// What was seen elsewhere.
+  void add(std::string path, LookAt how, dev_t device, ino_t inode) {
+    all_.push_back({std::move(path), how, device, inode});
+  }
+  /// All of `other`, which was begun after this.
+  void add(const Looks& other) {
+    all_.insert(all_.end(), other.all_.begin(), other.all_.end());
+    spoilt_ = spoilt_ || other.spoilt_;
+  }
   /// There was trouble (EACCES, EIO): nothing can be told later.
   void spoil() { spoilt_ = true; }
 

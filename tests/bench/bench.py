@@ -109,7 +109,7 @@ class Bench:
 
     def fresh(self, *names):
         """Empties these directories of the work directory. What was in them is put aside: ext4 looks long for a new inode
-        where some were deleted in the last five seconds (recently_deleted()), and whoever comes next would pay for that."""
+        where many were deleted in the last minutes (recently_deleted()), and whoever comes next would pay for that."""
 
         def prepare():
             for name in names:
@@ -170,19 +170,26 @@ class Bench:
         )
 
     def warm_build(self):
-        """What changes is a line of the manifest: a new generation with the same objects."""
-        self.fresh("home")()
-        run(self.jail("build", "named"))
-        folder = self.home / "manifests/named.toml.d"
-        folder.mkdir(parents=True)
+        """What changes is a line of the manifest: a new generation with the same objects, the fourth, for which the first is
+        removed."""
         counter = iter(range(10**6))
+        empty = self.fresh("home")
 
         def edit():
-            time.sleep(5.5)  # the build before this one has removed a generation: see fresh()
+            folder = self.home / "manifests/named.toml.d"
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "50-bench.toml").write_text(f'[[tree.files]]\nto = "/etc/bench"\ntext = "{next(counter)}"\n')
 
+        def three_generations():
+            empty()
+            for _ in range(3):
+                edit()
+                run(self.jail("build", "named"))
+                time.sleep(0.02)
+            edit()
+
         yield "rebuild of named into a new generation, warm store", "jk_init; sync", "1/20", pair(
-            self.jail("build", "named"), self.jk_init(), self.runs, edit, self.fresh("jk")
+            self.jail("build", "named"), self.jk_init(), self.runs, three_generations, self.fresh("jk")
         )
 
     def no_change(self):

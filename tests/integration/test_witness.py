@@ -1,7 +1,6 @@
 """A build that has nothing to do knows it from what the last one looked at: whatever a build looks at, a change of it is seen."""
 
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -9,103 +8,9 @@ import time
 
 import pytest
 
-from jailtest import BIN, REPO, Instance
+from jailtest import BIN
+from witnesshouse import SOURCES, built, current, edit, it, replace_link, rewrite
 
-MANIFEST = """version = 1
-[tree]
-include = ["small"]
-binaries = ["{home}/source/program"]
-users = ["nobody"]
-files = [{{ from = "{home}/source/link", to = "/etc/linked" }}, {{ from = "{home}/source/data", to = "/usr/share/data" }}]
-[[volume]]
-name = "witness-data"
-path = "/var/lib/data"
-owner = "nobody"
-mode = "0750"
-[service]
-command = ["{home}/source/program"]
-user = "nobody"
-[sandbox]
-syscalls = ["@default", "@own"]
-"""
-SOURCE = "int answer(void);\nint main(void) { return answer(); }\n"
-
-
-def compiled(home):
-    """A program whose library is found in the second directory of its RUNPATH."""
-    source = home / "source"
-    for folder in ("data", "first", "second"):
-        (source / folder).mkdir(parents=True)
-    (source / "data/one").write_text("one")
-    (source / "target").write_text("target")
-    (source / "other").write_text("other!")
-    (source / "link").symlink_to("target")
-    run = lambda *words, text: subprocess.run(["gcc", "-x", "c", "-", *map(str, words)], input=text, text=True, check=True)
-    run("-shared", "-fPIC", "-o", source / "second/libanswer.so", text="int answer(void) { return 0; }\n")
-    run("-o", source / "program", f"-L{source}/second", "-lanswer", f"-Wl,-rpath,{source}/first:{source}/second", text=SOURCE)
-
-
-@pytest.fixture
-def it():
-    with Instance() as made:
-        compiled(made.home)
-        made.manifest("witness", MANIFEST.format(home=made.home))
-        for kind, text in (("bundles/small", 'files = [{ to = "/etc/small", text = "small" }]'), ("syscalls/own", 'calls = ["getpid"]')):
-            file = made.home / f"manifests/{kind}.toml"
-            file.parent.mkdir()
-            file.write_text(f'version = 1\ndescription = "of the test"\n{text}\n')
-        settle(made)
-        yield made
-
-
-def built(it, *words):
-    return it.run("build", "-v", "witness", *words).stdout
-
-
-def settle(it):
-    """Until the witness is there and believed: the first build changes, the second looks and testifies."""
-    it.run("build", "witness")
-    time.sleep(0.05)  # the clock of file times has to move on
-    built(it)
-    assert "as its witness says" in built(it)
-
-
-def current(it):
-    return (it.home / "state/jails/witness/current").resolve()
-
-
-def rewrite(path, bytes_):
-    """Other bytes; size and mtime as they were."""
-    before = path.stat()
-    assert len(bytes_) == before.st_size
-    with open(path, "r+b") as file:
-        file.write(bytes_)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def replace_link(link, target):
-    link.unlink()
-    link.symlink_to(target)
-
-
-def edit(path, old, new):
-    path.write_text(path.read_text().replace(old, new))
-
-
-SOURCES = {
-    "the manifest": lambda it: edit(it.home / "manifests/witness.toml", '"0750"', '"0750"\nfiles = ["x"]'),
-    "a drop-in": lambda it: it.drop_in("witness", '[[tree.files]]\nto = "/etc/more"\ntext = "more"\n'),
-    "a bundle": lambda it: edit(it.home / "manifests/bundles/small.toml", '"small" }', '"large" }'),
-    "a syscall group": lambda it: edit(it.home / "manifests/syscalls/own.toml", "getpid", "acct"),
-    "a bundle that is masked": lambda it: replace_link(it.home / "manifests/bundles/small.toml", "/dev/null"),
-    "bytes of a source, nothing else": lambda it: rewrite(it.home / "source/data/one", b"two"),
-    "a new file in a copied directory": lambda it: (it.home / "source/data/two").write_text("two"),
-    "a file gone from it": lambda it: (it.home / "source/data/one").unlink(),
-    "the mode of a source": lambda it: (it.home / "source/data/one").chmod(0o600),
-    "where a link leads": lambda it: replace_link(it.home / "source/link", "other"),
-    "a link in place of a directory on the way": lambda it: ((it.home / "source").rename(it.home / "moved"), shutil.copytree(it.home / "moved", it.home / "elsewhere", symlinks=True), rewrite(it.home / "elsewhere/data/one", b"six"), replace_with_link(it.home / "source", "elsewhere")),
-    "a library that is found earlier": lambda it: shutil.copy(it.home / "source/second/libanswer.so", it.home / "source/first"),
-}
 STATE = {
     "bytes in the tree, nothing else": lambda it: rewrite(current(it) / "tree/usr/share/data/one", b"bad"),
     "a mode in the tree": lambda it: (current(it) / "tree/usr/share/data/one").chmod(0o777),
@@ -115,10 +20,6 @@ STATE = {
     "the launch spec": lambda it: edit(current(it) / "launch.json", "witness", "witless"),
     "the lock": lambda it: edit(current(it) / "jail.lock", "data", "atad"),
 }
-
-
-def replace_with_link(path, target):
-    path.symlink_to(target)
 
 
 @pytest.mark.parametrize("what", SOURCES)
@@ -181,9 +82,12 @@ def test_a_broken_witness_is_no_witness(it, damage):
 CALL = re.compile(r"^\d+ +(?:openat2?|newfstatat|statx|readlinkat|readlink|access|faccessat2?)\((?:AT_FDCWD|\d+<(?P<dir>[^>]*)>)?(?:, )?\"(?P<path>[^\"]*)\"(?P<rest>.*)")
 
 
-def test_nothing_that_a_build_looks_at_is_left_out(it):
+@pytest.mark.parametrize("memo", [False, True], ids=["all of it by itself", "closures by heart"])
+def test_nothing_that_a_build_looks_at_is_left_out(it, memo):
     """The kernel's word for it: each path below the sources and the manifests that a build opened or asked for."""
     (current(it) / "witness").unlink()
+    if not memo:
+        (it.home / "state/jails/witness/memo").unlink()
     log = it.home / "strace.log"
     subprocess.run(["strace", "-f", "-y", "-s", "4096", "-e", "trace=%file,openat2", "-o", log, *it.command("build", "witness")], check=True, stdout=subprocess.DEVNULL)
     known = set((current(it) / "witness").read_bytes().decode().split("\0"))

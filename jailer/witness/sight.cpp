@@ -1,0 +1,101 @@
+#include "jailer/witness/sight.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+namespace jail {
+
+std::optional<Sight> see(const std::string& path, LookAt how) {
+  struct stat status {};
+  const bool follow = how == LookAt::file || how == LookAt::directory;
+  if (::fstatat(AT_FDCWD, path.c_str(), &status, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT || errno == ENOTDIR ? std::optional(Sight{}) : std::nullopt;
+  Sight sight;
+  if (how == LookAt::presence) {
+    sight.mode = S_IFMT;
+    return sight;
+  }
+  sight.mode = status.st_mode;
+  sight.owner = (std::uint64_t{status.st_uid} << 32U) | std::uint64_t{status.st_gid};
+  if (how == LookAt::volume) return sight;
+  sight.device = status.st_dev;
+  sight.inode = status.st_ino;
+  // On the way to a file, or as a mount's source, a directory is only the one that it is.
+  if (how == LookAt::directory || !S_ISDIR(status.st_mode)) {
+    sight.size = static_cast<std::uint64_t>(status.st_size);
+    sight.mtime = nanoseconds(status.st_mtim);
+    sight.ctime = nanoseconds(status.st_ctim);
+  }
+  return sight;
+}
+
+void put(FieldWriter& out, const Sight& sight) {
+  out.number(sight.device);
+  out.number(sight.inode);
+  out.number(sight.mode);
+  out.number(sight.owner);
+  out.number(sight.size);
+  out.number(sight.mtime);
+  out.number(sight.ctime);
+}
+
+Sight take_sight(FieldReader& in) {
+  Sight sight;
+  in.number(sight.device);
+  in.number(sight.inode);
+  in.number(sight.mode);
+  in.number(sight.owner);
+  in.number(sight.size);
+  in.number(sight.mtime);
+  in.number(sight.ctime);
+  return sight;
+}
+
+std::optional<std::string> sights_of(const Looks& looks) {
+  if (looks.spoilt()) return std::nullopt;
+  std::vector<const Look*> sorted;
+  sorted.reserve(looks.all().size());
+  for (const Look& look : looks.all()) sorted.push_back(&look);
+  const auto place = [](const Look* look) { return std::tie(look->path, look->how); };
+  const auto all = [](const Look* look) {
+    return std::tie(look->path, look->how, look->device, look->inode);
+  };
+  std::sort(sorted.begin(), sorted.end(), [&](auto a, auto b) { return all(a) < all(b); });
+  sorted.erase(std::unique(sorted.begin(), sorted.end(), [&](auto a, auto b) { return all(a) == all(b); }),
+               sorted.end());
+  FieldWriter out;
+  const Look* before = nullptr;
+  for (const Look* look : sorted) {
+    if (before != nullptr && place(before) == place(look))
+      return std::nullopt;  // it changed between two looks
+    before = look;
+    const auto sight = see(look->path, look->how);
+    if (!sight || sight->device != look->device || sight->inode != look->inode) return std::nullopt;
+    if (sight->ctime >= looks.begun()) return std::nullopt;
+    out.text({reinterpret_cast<const char*>(&look->how), 1});
+    out.text(look->path);
+    put(out, *sight);
+  }
+  return std::move(out.bytes);
+}
+
+bool same_sights(FieldReader& in, Looks* also) {
+  std::string path;
+  while (in.good() && !in.done()) {
+    const std::string_view how = in.text();
+    path = in.text();
+    const Sight then = take_sight(in);
+    if (!in.good() || how.size() != 1) return false;
+    const auto now = see(path, LookAt{how.front()});
+    if (!now || *now != then) return false;
+    if (also != nullptr) also->add(path, LookAt{how.front()}, then.device, then.inode);
+  }
+  return in.good();
+}
+
+}  // namespace jail

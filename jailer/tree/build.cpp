@@ -244,7 +244,7 @@ class Build {
   }
 
   void remember() const {
-    if (memo_ != nullptr) memo_->save(instance_, jail_.dir.get());
+    if (memo_ != nullptr) memo_->save(instance_, plan_.name, store_.fd());
   }
 
   /// The new generation stands: what goes wrong here is no failure of the build, and the next one tries

@@ -222,14 +222,15 @@ Result<void> remove(const Instance& instance, const std::string& name, bool purg
   const UnlinkWatch watch = store.watch();
   JAIL_CHECK(remove_generations(jail, watch));
   JAIL_CHECK(remove_tree(jail.dir.get(), "gen", jail.path + "/gen", &watch));
-  for (const char* note : {stale_mark, refresh_note, memo_name})
+  for (const char* note : {stale_mark, refresh_note})
     for (const std::string& file : {std::string(note), fmt::format(".{}.new", note)})
       if (::unlinkat(jail.dir.get(), file.c_str(), 0) != 0 && errno != ENOENT)
         return fail_write(errno, "{}: cannot remove", quote(jail.path + "/" + file));
   if ((::unlinkat(jail.dir.get(), ".lock", 0) != 0 && errno != ENOENT) ||
       ::unlinkat(jail.parent.get(), name.c_str(), AT_REMOVEDIR) != 0)
     return fail_write(errno, "{}: cannot remove", quote(jail.path));
-  (void)store.collect_garbage();  // while a build runs it is left to that, or to gc
+  ::unlinkat(store.fd(), memo_file(name).c_str(), 0);  // another instance of its template makes one again
+  (void)store.collect_garbage();                       // while a build runs it is left to that, or to gc
   store.save();
   return {};
 }

@@ -82,6 +82,9 @@ class Store {
   /// Writes the index, what others wrote meanwhile included. A failure costs time later and nothing else.
   void save();
 
+  /// Of its directory, in which others keep what is not for trees.
+  [[nodiscard]] int fd() const { return dir_.get(); }
+
   /// Objects that no tree has, and what they take on the disk.
   struct Garbage {
     std::size_t objects = 0;

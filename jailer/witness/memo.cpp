@@ -18,9 +18,14 @@ constexpr std::size_t max_size = 64UL << 20U;
 
 }  // namespace
 
+std::string memo_file(const std::string& jail) {
+  const std::size_t at = jail.find('@');
+  return "memo-" + (at == std::string::npos ? jail : jail.substr(0, at + 1));
+}
+
 Memo Memo::load(const Instance& instance, const std::string& jail) {
   Memo memo;
-  const auto bytes = read_file_at(AT_FDCWD, instance.jail(jail) + "/" + memo_name, max_size, false);
+  const auto bytes = read_file_at(AT_FDCWD, instance.store() + "/" + memo_file(jail), max_size, false);
   if (!bytes) return memo;
   FieldReader in(*bytes);
   const bool ours = in.text() == head;
@@ -51,7 +56,7 @@ void Memo::put(const std::string& name, std::string answer) {
   slot = {std::move(answer), true};
 }
 
-void Memo::save(const Instance& instance, int directory) const {
+void Memo::save(const Instance& instance, const std::string& jail, int store) const {
   const bool unused =
       std::any_of(answers_.begin(), answers_.end(), [](const auto& one) { return !one.second.used; });
   if (!changed_ && !unused) return;
@@ -65,7 +70,7 @@ void Memo::save(const Instance& instance, int directory) const {
   FieldWriter whole;
   whole.text(head);
   whole.text(sha256_hex(out.bytes));
-  (void)replace_file_at(directory, memo_name, whole.bytes + out.bytes, 0600, false);
+  (void)replace_file_at(store, memo_file(jail), whole.bytes + out.bytes, 0600, false);
 }
 
 }  // namespace jail

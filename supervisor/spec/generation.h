@@ -10,7 +10,6 @@
 //     manifest.json                the merged manifest
 //     launch.json                  the LaunchSpec (spec/launch_spec.h)
 //     filter.bpf                   the compiled seccomp filter: an array of struct sock_filter
-//   STATE/jails/NAME/memo          what the next build need not find out again (jailer/witness/memo.h)
 //   STATE/jails/NAME/current ->    gen/000001, switched by rename
 #pragma once
 

@@ -12,7 +12,7 @@ FROZEN = ("jail.lock", "filter.bpf", "launch.json", "manifest.json")
 
 
 def memo(it):
-    return it.home / "state/jails/witness/memo"
+    return it.home / "state/store/memo-witness"
 
 
 def result(it, *words):
@@ -96,4 +96,4 @@ def test_a_force_believes_none(it):
 def test_it_goes_with_its_jail(it):
     assert memo(it).is_file()
     it.run("remove", "witness")
-    assert not memo(it).parent.exists()
+    assert not memo(it).exists()

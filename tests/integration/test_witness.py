@@ -87,7 +87,7 @@ def test_nothing_that_a_build_looks_at_is_left_out(it, memo):
     """The kernel's word for it: each path below the sources and the manifests that a build opened or asked for."""
     (current(it) / "witness").unlink()
     if not memo:
-        (it.home / "state/jails/witness/memo").unlink()
+        (it.home / "state/store/memo-witness").unlink()
     log = it.home / "strace.log"
     subprocess.run(["strace", "-f", "-y", "-s", "4096", "-e", "trace=%file,openat2", "-o", log, *it.command("build", "witness")], check=True, stdout=subprocess.DEVNULL)
     known = set((current(it) / "witness").read_bytes().decode().split("\0"))

@@ -206,6 +206,6 @@ def workload(it, name):
 def lease_6(it):
     """One lease, asked for and given back by dhclient."""
     with Client(*dhclient(it, "-6", "-d", "-1")):
-        given = wait_for(lambda: address(family="-6"), 10, "an address")
+        given = wait_for(lambda: address(family="-6"), 30, "an address")
         assert f"iaaddr {given} {{" in leases(it, "dhcpd6")
         subprocess.run(inside("client", *dhclient(it, "-6", "-r")), capture_output=True, timeout=20)

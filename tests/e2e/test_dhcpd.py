@@ -79,7 +79,7 @@ def test_renewal_and_release_with_udhcpc(instance):
     mac = new_mac("client", "c0", 3)
     words = ["busybox", "udhcpc", "-i", "c0", "-f", "-t", 3, "-T", 2, "-s", instance.home / "script"]
     with Client(*words) as client:
-        given = wait_for(address, 10, "an address")
+        given = wait_for(address, 30, "an address")
         wait_for(lambda: log(instance).count(f"DHCPACK on {given} to {mac}") == 1)
         send(client.pid, signal.SIGUSR1)
         wait_for(lambda: log(instance).count(f"DHCPACK on {given} to {mac}") == 2, 10, "the renewal")
@@ -94,7 +94,7 @@ def test_dhclient_is_served_renews_by_itself_and_releases(instance):
     mac = new_mac("client", "c0", 4)
     # It asks for ten seconds, and so renews after some five.
     with Client(*dhclient(instance, "-4", "-d", "-1", config="send dhcp-lease-time 10;\n")) as client:
-        given = wait_for(address, 15, "an address")
+        given = wait_for(address, 30, "an address")
         first = ends(instance, given)[-1]
         wait_for(lambda: log(instance).count(f"DHCPACK on {given} to {mac}") >= 2, 15, "the renewal")
         wait_for(lambda: ends(instance, given)[-1] > first, what="the later end of the lease in the file")
@@ -106,7 +106,7 @@ def test_dhclient_is_served_renews_by_itself_and_releases(instance):
 def test_dhcpv6(instance):
     duid = re.search(r'server-duid "(.+)";', leases(instance, "dhcpd6")).group(1)
     with Client(*dhclient(instance, "-6", "-d", "-1")) as client:
-        given = wait_for(lambda: address(family="-6"), 15, "an address")
+        given = wait_for(lambda: address(family="-6"), 30, "an address")
         assert given.startswith("2001:db8:0:1::")
         assert client.poll() is None
         assert f"iaaddr {given} {{" in leases(instance, "dhcpd6")

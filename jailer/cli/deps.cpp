@@ -54,8 +54,12 @@ void add_text(std::string& out, const std::string& file, const elf::Closure& clo
   }
   for (std::size_t i = 1; i < closure.objects.size(); ++i)
     add_object(out, closure.objects[i], options.explain);
-  if (!closure.elsewhere.empty()) out += "\ton some processors besides:\n";
-  for (const elf::Object& object : closure.elsewhere) add_object(out, object, options.explain);
+  const std::pair<const char*, const std::vector<elf::Object>*> besides[] = {
+      {"on some processors besides", &closure.elsewhere}, {"for auditing besides", &closure.audit}};
+  for (const auto& [when, objects] : besides) {
+    if (!objects->empty()) out += fmt::format("\t{}:\n", when);
+    for (const elf::Object& object : *objects) add_object(out, object, options.explain);
+  }
   for (const std::string& note : closure.notes) out += "\tnote: " + escape(note) + "\n";
 }
 
@@ -87,10 +91,12 @@ Json object_json(const elf::Object& object, bool explain) {
 
 Json closure_json(const std::string& file, const elf::Closure& closure, bool explain) {
   Json json = {{"file", file}, {"static", closure.is_static}, {"interpreter", closure.interpreter}};
-  Json& objects = json["objects"] = Json::array();
-  for (const elf::Object& object : closure.objects) objects.push_back(object_json(object, explain));
-  Json& elsewhere = json["elsewhere"] = Json::array();
-  for (const elf::Object& object : closure.elsewhere) elsewhere.push_back(object_json(object, explain));
+  const std::pair<const char*, const std::vector<elf::Object>*> lists[] = {
+      {"objects", &closure.objects}, {"elsewhere", &closure.elsewhere}, {"audit", &closure.audit}};
+  for (const auto& [name, list] : lists) {
+    Json& all = json[name] = Json::array();
+    for (const elf::Object& object : *list) all.push_back(object_json(object, explain));
+  }
   json["notes"] = closure.notes;
   return json;
 }

@@ -81,7 +81,9 @@ def test_audit_libraries_are_searched_as_the_loader_does(yard, paths, name, foun
     yard.prog("prog", flags=[*auditors(name), *(paths(yard("a")) if paths else [])])
     words = started(yard("prog"))
     assert ("audited" in words, "cannot be loaded as audit interface" in words) == (found, not found)
-    notes = agree(yard("prog"))["notes"]
+    answer = agree(yard("prog"))
+    notes = answer["notes"]
+    assert [item["path"].endswith("a/libauditor.so") for item in answer["audit"]] == [True] * found
     if found:
         assert any("a/libauditor.so': ld.so loads it and runs its code" in note for note in notes)
     else:

@@ -61,7 +61,6 @@ std::optional<std::string> sights_of(const Looks& looks) {
   std::vector<const Look*> sorted;
   sorted.reserve(looks.all().size());
   for (const Look& look : looks.all()) sorted.push_back(&look);
-  const auto place = [](const Look* look) { return std::tie(look->path, look->how); };
   const auto all = [](const Look* look) {
     return std::tie(look->path, look->how, look->device, look->inode);
   };
@@ -70,12 +69,18 @@ std::optional<std::string> sights_of(const Looks& looks) {
                sorted.end());
   FieldWriter out;
   const Look* before = nullptr;
+  Sight entry;  // of the last LookAt::entry
   for (const Look* look : sorted) {
-    if (before != nullptr && place(before) == place(look))
-      return std::nullopt;  // it changed between two looks
+    const bool here = before != nullptr && before->path == look->path;
+    if (here && before->how == look->how) return std::nullopt;  // it changed between two looks
+    // What is no link looks the same whether links are followed or not: one look is enough.
+    const bool known =
+        here && before->how == LookAt::entry && look->how == LookAt::file && !S_ISLNK(entry.mode);
+    const std::optional<Sight> sight = known ? entry : see(look->path, look->how);
     before = look;
-    const auto sight = see(look->path, look->how);
     if (!sight || sight->device != look->device || sight->inode != look->inode) return std::nullopt;
+    if (look->how == LookAt::entry) entry = *sight;
+    if (known) continue;
     if (sight->ctime >= looks.begun()) return std::nullopt;
     out.text({reinterpret_cast<const char*>(&look->how), 1});
     out.text(look->path);

@@ -4,11 +4,14 @@
 //
 //   "glibc-ld.so.cache" "1.1", u32 entries, u32 bytes of strings, u8 flags (2: little-endian, 3: big-endian),
 //   3 bytes, u32 offset of the extensions (0: none), 12 bytes
+//
 //   entries x { i32 flags, u32 name, u32 path, u32 0, u64 hwcap }, sorted downwards by ld.so's own
-//   comparison, those with a glibc-hwcaps name before the others of their name strings, NUL-terminated;
-//   offsets count from the start of the file where an entry has a glibc-hwcaps name, at a multiple of 4: u32
-//   magic, u32 1 section, { u32 tag, u32 0, u32 offset, u32 bytes }; u32 names, sorted by strcmp: their
-//   numbers are the low halves of such hwcaps
+//   comparison; of one name those with a glibc-hwcaps name come first
+//
+//   NUL-terminated strings; offsets count from the start of the file
+//
+//   where an entry has a glibc-hwcaps name, at a multiple of 4: u32 magic, u32 1 section, { u32 tag, u32 0,
+//   u32 offset, u32 bytes }; u32 names, sorted by strcmp: their numbers are the low halves of such hwcaps
 #include "jailer/closure/loader_cache.h"
 
 #include <algorithm>

@@ -34,25 +34,23 @@ std::optional<Sight> see(const std::string& path, LookAt how) {
   return sight;
 }
 
+namespace {
+
+/// All numbers of a sight, in the order in which they are written.
+template <class S>
+auto numbers_of(S& sight) {
+  return std::tie(sight.device, sight.inode, sight.mode, sight.owner, sight.size, sight.mtime, sight.ctime);
+}
+
+}  // namespace
+
 void put(FieldWriter& out, const Sight& sight) {
-  out.number(sight.device);
-  out.number(sight.inode);
-  out.number(sight.mode);
-  out.number(sight.owner);
-  out.number(sight.size);
-  out.number(sight.mtime);
-  out.number(sight.ctime);
+  std::apply([&out](const auto&... number) { (out.number(number), ...); }, numbers_of(sight));
 }
 
 Sight take_sight(FieldReader& in) {
   Sight sight;
-  in.number(sight.device);
-  in.number(sight.inode);
-  in.number(sight.mode);
-  in.number(sight.owner);
-  in.number(sight.size);
-  in.number(sight.mtime);
-  in.number(sight.ctime);
+  std::apply([&in](auto&... number) { (in.number(number), ...); }, numbers_of(sight));
   return sight;
 }
 

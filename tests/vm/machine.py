@@ -77,14 +77,14 @@ class Machine:
             subprocess.run(["cp", "-a", source, target.parent], check=True)
         shutil.copytree("/etc/bind", self.root / "etc/bind", symlinks=True, dirs_exist_ok=True)
 
-    def boot(self, seconds=300):
-        """Runs it to its end; returns what it wrote to its console."""
+    def boot(self, words="", seconds=300):
+        """Runs it to its end, `words` on its kernel's command line; returns what it wrote to its console."""
         image = self.place / "root.cpio"
         with open(image, "wb") as out:
             names = subprocess.run(["find", ".", "-print0"], cwd=self.root, check=True, capture_output=True).stdout
             subprocess.run(["cpio", "--quiet", "-0", "-o", "-H", "newc"], cwd=self.root, check=True, input=names, stdout=out)
         command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "1024", "-smp", "2", "-nographic", "-nodefaults", "-no-reboot"]
-        command += ["-serial", "stdio", "-kernel", kernel(self.place), "-initrd", image, "-append", "console=ttyS0 quiet panic=-1"]
+        command += ["-serial", "stdio", "-kernel", kernel(self.place), "-initrd", image, "-append", f"console=ttyS0 quiet panic=-1 {words}"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds)
         text = done.stdout.decode(errors="replace").replace("\r", "")
         assert done.returncode == 0, text[-4000:] + done.stderr.decode()

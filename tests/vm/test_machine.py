@@ -23,7 +23,7 @@ CHECKS = ["pid-one", "named-runs", "named-answers", "confined", "verifies", "doc
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory):
+def machine(tmp_path_factory):
     with Instance() as it:
         it.manifest("steady", BUSY.format(command='["/bin/busybox", "sleep", "100000"]', limits=""))
         it.manifest("hungry", BUSY.format(command='["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M"]', limits='memory = "24M"'))
@@ -31,11 +31,16 @@ def console(tmp_path_factory):
         crowd = """["/bin/busybox", "sh", "-c", "$0 sh -c 'while :; do $0 sleep 1000 & done' $0; exec $0 sleep 1000", "/bin/busybox"]"""
         it.manifest("crowd", BUSY.format(command=crowd, limits="processes = 12"))
         it.run("build", "named", "steady", "hungry", "crowd")
-        machine = Machine(it, tmp_path_factory.mktemp("machine"))
-        machine.take_jails()
-        text = machine.boot()
-        print(text)
-        return text
+        made = Machine(it, tmp_path_factory.mktemp("machine"))
+        made.take_jails()
+        return made
+
+
+@pytest.fixture(scope="module")
+def console(machine):
+    text = machine.boot()
+    print(text)
+    return text
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -49,3 +54,9 @@ def test_the_machine_goes_off_when_all_services_have_ended(console):
     assert "jaild has ended (0): powering off" in console
     assert "Power down" in console
     assert "panic" not in console
+
+
+def test_it_starts_again_where_that_is_asked_for(machine):
+    console = machine.boot("jail.end=restart")
+    assert "steady: stopped" in console and "jaild has ended (0): restarting the machine" in console
+    assert "reboot: Restarting system" in console and "panic" not in console
